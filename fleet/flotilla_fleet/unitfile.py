@@ -1,0 +1,1 @@
+../../plugins/module_utils/_unit_file.py
