@@ -5,10 +5,11 @@
 # This file is private to the collection: nothing outside flotilla.cluster may import it.
 """Unit files: text to options and back, their hash, and what their [X-Fleet] section asks for.
 
-The one parser of fleetd, fleetctl and the modules. It reads what go-systemd (upstream fleet's parser) reads, with the
-same result, so that hashes agree: comments, blank lines and layout are dropped, the order of options and repeated
-options are kept, and a continued line keeps its backslash and newline in the value.
-The same file is ``flotilla_fleet/unitfile.py`` on the hosts, so it uses the standard library only.
+The one parser of fleetd, fleetctl and the modules. It reads what go-systemd (upstream fleet's
+parser) reads, with the same result, so that hashes agree: comments, blank lines and layout are
+dropped, the order of options and repeated options are kept, and a continued line keeps its
+backslash and newline in the value. The same file is ``flotilla_fleet/unitfile.py`` on the hosts, so
+it uses the standard library only.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ SECTION = "X-Fleet"
 
 _COMMENT = "#;"
 # What Go's unicode.IsSpace takes for white space; str.strip() without an argument takes more.
-_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+_SPACE = (
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
 
 
 class UnitOption(NamedTuple):
@@ -38,7 +42,10 @@ class UnitOption(NamedTuple):
 
 
 class UnitFileError(ValueError):
-    """A unit file that cannot be used. ``message`` says why, ``line`` where (1-based; 0: no one line is to blame)."""
+    """A unit file that cannot be used.
+
+    ``message`` says why, ``line`` where (1-based; 0: no one line is to blame). The text is both.
+    """
 
     def __init__(self, message: str, line: int = 0) -> None:
         super().__init__(f"line {line}: {message}" if line else message)
@@ -46,7 +53,7 @@ class UnitFileError(ValueError):
         self.line = line
 
 
-# -- text to options ---------------------------------------------------------------------------------------------------
+# -- text to options -----------------------------------------------------------
 
 
 def _text_of(data: str | bytes) -> str:
@@ -88,7 +95,7 @@ class _Reader:
         last = end < 0
         rest = self.text[self.at :] if last else self.text[self.at : end]
         self.at = len(self.text) if last else end + 1
-        return rest[:-1] if rest.endswith("\r") else rest, last
+        return rest.rstrip("\r"), last
 
     def comment(self) -> None:
         """Skip a comment, which a backslash at the end of the line continues."""
@@ -127,6 +134,7 @@ class _Reader:
     def value(self) -> str:
         value = ""
         while True:
+            start = self.at
             line, last = self.line()
             if not line.strip(_SPACE):
                 break
@@ -134,8 +142,14 @@ class _Reader:
             if not line.endswith("\\") or last:
                 break
             value += "\n"
-        # A continuation into a blank line keeps its newline, else the next option would be joined to this one.
-        return value.strip(_SPACE) + ("\n" if value.endswith("\n") else "")
+        text = value.strip(_SPACE)
+        if value.endswith("\n"):
+            # A continuation into a blank line keeps its newline, else the next option would be
+            # joined to this one when the options are written again.
+            return text + "\n"
+        if text.endswith("\\") and not last:
+            raise self.error("white space after the backslash at the end of the line", start)
+        return text
 
     def options(self) -> Iterator[UnitOption]:
         section: str | None = None
@@ -148,19 +162,21 @@ class _Reader:
                 self.at += 1
                 self.comment()
             elif section is None or char in _SPACE:
-                self.at += (
-                    1  # what stands before the first section is skipped, a byte order mark too
-                )
+                # What stands before the first section is skipped, a byte order mark too.
+                self.at += 1
             else:
                 yield self.option(section)
 
 
-def parse_unit(text: Union[str, bytes]) -> list[UnitOption]:
-    """The options of a unit file in their order. Raises :class:`UnitFileError` with the line that cannot be read."""
+def parse_unit(text: str | bytes) -> list[UnitOption]:
+    """The options of a unit file in their order.
+
+    Raises :class:`UnitFileError` with the line that cannot be read.
+    """
     return list(_Reader(_text_of(text)).options())
 
 
-# -- options to text ---------------------------------------------------------------------------------------------------
+# -- options to text -----------------------------------------------------------
 
 
 def _by_section(options: Iterable[UnitOption]) -> dict[str, list[UnitOption]]:
@@ -171,7 +187,10 @@ def _by_section(options: Iterable[UnitOption]) -> dict[str, list[UnitOption]]:
 
 
 def serialize(options: Iterable[UnitOption]) -> str:
-    """The unit file text: sections in the order of their first option, a blank line between them; "" for no option."""
+    """The unit file text; "" for no option.
+
+    Sections stand in the order of their first option, with a blank line between them.
+    """
     return "\n".join(
         f"[{section}]\n" + "".join(f"{option.name}={option.value}\n" for option in members)
         for section, members in _by_section(options).items()
@@ -179,17 +198,17 @@ def serialize(options: Iterable[UnitOption]) -> str:
 
 
 def unit_hash(options: Iterable[UnitOption]) -> str:
-    """SHA-1 of the unit file text as 40 hex digits. A name for the content, not a protection of it."""
+    """SHA-1 of the unit file text as 40 hex digits: a name for the content, not a protection."""
     return hashlib.sha1(
         serialize(options).encode("utf-8", "surrogatepass"), usedforsecurity=False
     ).hexdigest()
 
 
 def check_options(options: Iterable[UnitOption]) -> None:
-    """Raise :class:`UnitFileError` unless the options, written to a file, are read back as what they are.
+    """Raise :class:`UnitFileError` unless the options, written and read back, are what they were.
 
-    A line that is too long, or a value whose newline would start an assignment of its own, is refused here; white space
-    around a name or value is let pass, as it has no meaning.
+    A line that is too long, or a value whose newline would start an assignment of its own, is
+    refused here; white space around a name or value is let pass, as it has no meaning.
     """
     wanted = [option for members in _by_section(options).values() for option in members]
     try:
@@ -206,25 +225,28 @@ def check_options(options: Iterable[UnitOption]) -> None:
         )
         if not same:
             raise UnitFileError(
-                f"option {quote(option.name)} of section {quote(option.section)} cannot be written to a unit file: "
-                f"its section, name or value {quote(option.value[:60])} would be read back as something else"
+                f"option {quote(option.name)} of section {quote(option.section)} cannot be written "
+                f"to a unit file: its section, name or value {quote(option.value[:60])} would be "
+                "read back as something else"
             )
     if len(found) != len(wanted):
         raise UnitFileError(
-            f"the value of option {quote(wanted[-1].name)} holds a newline that would start another option"
+            f"the value of option {quote(wanted[-1].name)} holds a newline that would start "
+            "another option"
         )
 
 
-# -- [X-Fleet] ---------------------------------------------------------------------------------------------------------
+# -- [X-Fleet] -----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Requirements:
     """What a unit asks of the machine it is placed on, specifiers expanded.
 
-    ``metadata`` holds (key, allowed values) in the order of first use: a machine must have one of the values for every
-    key. ``conflicts`` and ``replaces`` are globs for :func:`glob_match`. ``unknown`` are keys of [X-Fleet] that mean
-    nothing here; ``ignored`` are MachineMetadata values that are not ``key=value``. Both are worth a warning.
+    ``metadata`` holds (key, allowed values) in the order of first use: a machine must have one of
+    the values for every key. ``conflicts`` and ``replaces`` are globs for :func:`glob_match`.
+    ``unknown`` are keys of [X-Fleet] that mean nothing here; ``ignored`` are MachineMetadata values
+    that are not ``key=value``. Both are worth a warning.
     """
 
     machine_id: str = ""
@@ -237,7 +259,8 @@ class Requirements:
     ignored: tuple[str, ...] = ()
 
 
-# Every spelling of a requirement. For the machine id the first spelling that is there counts; the others add up.
+# Every spelling of a requirement. For the machine id the first spelling that is there counts; the
+# others add up.
 _MACHINE_ID = ("MachineID", "X-ConditionMachineID", "X-ConditionMachineBootID")
 _METADATA = ("MachineMetadata", "X-ConditionMachineMetadata")
 _PEERS = ("MachineOf", "X-ConditionMachineOf")
@@ -249,7 +272,7 @@ _TRUE = ("true", "yes", "1", "on", "t")
 
 
 def _split_quoted(value: str) -> list[str]:
-    """A value in double quotes is several values, cut at spaces outside quotes; any other value is one."""
+    """The values in a value: one in double quotes is cut at the spaces outside quotes."""
     if not (len(value) > 1 and value.startswith('"') and value.endswith('"')):
         return [value]
     values, current, quoted = [], "", False
@@ -265,8 +288,11 @@ def _split_quoted(value: str) -> list[str]:
 
 
 def _x_fleet(options: Iterable[UnitOption], name: str = "") -> dict[str, list[str]]:
-    """Values by key of [X-Fleet]. With a name, specifiers are expanded; one that expands to nothing stays as written,
-    so that a requirement never turns into none."""
+    """Values by key of [X-Fleet].
+
+    With a name, specifiers are expanded. A value that expands to nothing stays as written, so that
+    a requirement never turns into none.
+    """
     values: dict[str, list[str]] = {}
     for option in options:
         if option.section == SECTION:
@@ -314,12 +340,18 @@ def _requirements(values: dict[str, list[str]]) -> Requirements:
 
 
 def requirements(name: str, options: Iterable[UnitOption]) -> Requirements:
-    """What the [X-Fleet] section of the unit ``name`` asks for. Never fails: see :func:`check_requirements`."""
+    """What the [X-Fleet] section of the unit ``name`` asks for.
+
+    Never fails; :func:`check_requirements` tells of requirements that make no sense together.
+    """
     return _requirements(_x_fleet(options, name))
 
 
 def check_requirements(options: Iterable[UnitOption]) -> None:
-    """Raise :class:`UnitFileError` when the [X-Fleet] section asks for what can never be, specifiers not expanded."""
+    """Raise :class:`UnitFileError` when the [X-Fleet] section asks for what can never be.
+
+    Specifiers are not expanded: what is checked is the text, as it is the same for all instances.
+    """
     values = _x_fleet(options)
     for key in _MACHINE_ID + _PEERS:
         if "" in values.get(key, ()):
@@ -332,7 +364,8 @@ def check_requirements(options: Iterable[UnitOption]) -> None:
             for glob in globs:
                 if glob_match(glob, peer):
                     raise UnitFileError(
-                        f"unresolvable requirements: peer {quote(peer)} matches {what} {quote(glob)}"
+                        f"unresolvable requirements: peer {quote(peer)} "
+                        f"matches {what} {quote(glob)}"
                     )
     given = {
         "MachineID": bool(needs.machine_id),
@@ -357,7 +390,7 @@ _EXCLUSIVE = (
 )
 
 
-# -- globs -------------------------------------------------------------------------------------------------------------
+# -- globs ---------------------------------------------------------------------
 
 
 class _Class(NamedTuple):
@@ -448,7 +481,8 @@ def _tokens(glob: str) -> tuple[_Token, ...] | None:
 def glob_match(pattern: str, name: str) -> bool:
     """Whether the shell glob matches the whole name, by the rules of Go's ``path.Match``.
 
-    ``*`` and ``?`` do not match a slash, ``[^a-z]`` negates, a backslash quotes. A malformed glob matches nothing.
+    ``*`` and ``?`` do not match a slash, ``[^a-z]`` negates, a backslash quotes. A malformed glob
+    matches nothing.
     """
     tokens = _tokens(pattern)
     if tokens is None:

@@ -5,8 +5,9 @@
 # This file is private to the collection: nothing outside flotilla.cluster may import it.
 """What a systemd unit name may be, and the parts it is made of.
 
-``<prefix>.<type>``, ``<prefix>@.<type>`` (a template) or ``<prefix>@<instance>.<type>`` (an instance of it).
-The same file is ``flotilla_fleet/unitname.py`` on the hosts, so it uses the standard library only.
+``<prefix>.<type>``, ``<prefix>@.<type>`` (a template) or ``<prefix>@<instance>.<type>`` (an
+instance of it). The same file is ``flotilla_fleet/unitname.py`` on the hosts, so it uses the
+standard library only.
 """
 
 from __future__ import annotations
@@ -67,8 +68,20 @@ def quote(text: str) -> str:
     return '"' + "".join(_escape(char, '"') for char in text) + '"'
 
 
+def _validate_type(stem: str, suffix: str) -> None:
+    if suffix in REMOVED_TYPES:
+        raise UnitNameError(
+            f"unit type {quote(suffix)} no longer exists in systemd, "
+            f"use one of {', '.join(UNIT_TYPES)}"
+        )
+    if suffix not in UNIT_TYPES:
+        raise UnitNameError(f"invalid unit type: {quote(suffix)}")
+    if "@" in stem and suffix not in TEMPLATE_TYPES:
+        raise UnitNameError(f"invalid unit type for template: {quote(suffix)}")
+
+
 def validate_unit_name(name: str) -> None:
-    """Raise :class:`UnitNameError` when ``name`` cannot be the name of a unit; the first fault found is told."""
+    """Raise :class:`UnitNameError` with the first fault when ``name`` cannot name a unit."""
     if not name:
         raise UnitNameError("unit name cannot be empty")
     if len(name.encode("utf-8", "surrogatepass")) > NAME_MAX:
@@ -78,14 +91,7 @@ def validate_unit_name(name: str) -> None:
         raise UnitNameError('unit name must contain "."')
     if not suffix:
         raise UnitNameError('unit name cannot end in "."')
-    if suffix in REMOVED_TYPES:
-        raise UnitNameError(
-            f"unit type {quote(suffix)} no longer exists in systemd, use one of {', '.join(UNIT_TYPES)}"
-        )
-    if suffix not in UNIT_TYPES:
-        raise UnitNameError(f"invalid unit type: {quote(suffix)}")
-    if "@" in stem and suffix not in TEMPLATE_TYPES:
-        raise UnitNameError(f"invalid unit type for template: {quote(suffix)}")
+    _validate_type(stem, suffix)
     for char in stem:
         if char not in _NAME_CHARACTERS:
             shown = _escape(char, "'")
@@ -122,7 +128,7 @@ def is_instance(name: str) -> bool:
 
 
 def template_of(name: str) -> str:
-    """The template of an instance (``web@1.service`` gives ``web@.service``); "" for a name without ``@``."""
+    """The template of an instance: ``web@1.service`` gives ``web@.service``; "" without ``@``."""
     prefix, instance, suffix = _parts(name)
     return "" if instance is None else f"{prefix}@{suffix}"
 
@@ -138,7 +144,7 @@ def instance_of(name: str) -> str:
 
 
 def expand(text: str, name: str) -> str:
-    """``text`` with ``%n %N %p %i`` replaced for the unit ``name``; any other ``%`` stays as it is."""
+    """``text`` with ``%n %N %p %i`` replaced for the unit ``name``; any other ``%`` stays."""
     if "%" not in text:
         return text
     stem = name.rpartition(".")[0] or name
