@@ -34,10 +34,11 @@ link_collection() {
     mv -fT "$link.$$" "$link"
 }
 
-# Prints the real executable of a Python that runs, with its version. A shim of a version manager may be in PATH and
-# yet not run, and the Python it stands for be elsewhere: each candidate is started.
+# Prints the real executable behind a command, if that runs and has the version asked for. A shim of a version manager
+# may be in PATH and yet not run, while the Python it stands for lies elsewhere: each candidate is started. The Python
+# of a virtual environment, this one perhaps, stands for the one it was made from.
 probe() {
-    "$1" -c 'import sys; print(sys.executable) if "%d.%d" % sys.version_info[:2] == sys.argv[1] else sys.exit(1)' \
+    "$1" -c 'import sys; "%d.%d" % sys.version_info[:2] == sys.argv[1] or sys.exit(1); print(sys._base_executable)' \
         "$2" 2>/dev/null
 }
 

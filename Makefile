@@ -1,0 +1,70 @@
+# `make` alone lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+HOSTS ?= 3
+HOST ?= core-01
+# an environment variable, so that the shell does not take it apart
+export CMD ?=
+BIN := .venv/bin
+# Programs of .venv first: ansible starts some of its own by name.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ A cluster on this machine
+.PHONY: up down ssh
+up: venv ## start a cluster of local hosts (HOSTS=3) and print its machines and units
+	@$(BIN)/python tools/up.py --hosts $(HOSTS)
+
+down: ## stop the local hosts and remove all that was made for them
+	@python3 tools/hosts.py down --cluster local --all
+
+ssh: ## open a shell on a local host (HOST=core-01), or run one command there (CMD='uptime')
+	@python3 tools/hosts.py ssh --cluster local $(HOST) $${CMD:+"$$CMD"}
+
+##@ Tests
+.PHONY: test lint pytest units sanity molecule
+test: venv ## all of the stages below, up to the first that fails (KEEP_GOING=1: to the last)
+	@tools/stages.sh lint pytest units sanity molecule
+
+lint: venv ## ansible-lint, yamllint, ruff, mypy
+	$(BIN)/ruff check
+	$(BIN)/yamllint --strict .
+	$(BIN)/mypy
+	$(BIN)/ansible-lint
+
+pytest: venv ## plain pytest: fleet, tools, roles' documentation, and the unit tests of modules
+	$(BIN)/pytest
+
+units: venv ## ansible-test units: modules on the oldest and the newest Python here
+	@$(BIN)/python tools/run_ansible_test.py units
+
+sanity: venv ## ansible-test sanity: every Python here
+	@$(BIN)/python tools/run_ansible_test.py sanity
+
+molecule: venv ## the Molecule scenario: a cluster of three made, checked, hurt and removed
+	$(BIN)/molecule test --scenario-name default
+
+##@ Measurements
+.PHONY: bench-up bench-failover
+bench-up: venv ## the play beside a script that does the minimum, on fresh hosts
+	@$(BIN)/python tests/bench/bench_up.py
+
+bench-failover: venv ## from the death of a machine to its unit active elsewhere
+	@$(BIN)/python tests/bench/bench_failover.py
+
+##@ Upkeep
+.PHONY: venv lock docs
+venv: ## make .venv from requirements/dev.txt
+	@tools/venv.sh
+
+lock: venv ## make requirements/dev.txt from dev.in (UPGRADE=1: with the newest versions)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) \
+		requirements/dev.in --output-file requirements/dev.txt
+
+docs: venv ## write the argument tables of the roles' READMEs
+	@$(BIN)/python tools/role_docs.py
