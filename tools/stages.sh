@@ -3,7 +3,7 @@
 # Heads each with one line, tells its time, stops at the first that fails unless KEEP_GOING is set, and ends with a
 # table and the counts. Exit code 1 when a stage failed.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
 now() { date +%s.%N; }
 since() { awk -v a="$1" -v b="$(now)" 'BEGIN {printf "%.1f s", b - a}'; }

@@ -27,10 +27,10 @@ current() { made && [[ $(tail -n1 "$stamp") == "$(lock_hash)" ]]; }
 
 link_collection() {
     local link=.collections/ansible_collections/flotilla/cluster
-    [[ $(readlink "$link" 2>/dev/null) == ../../../.. ]] && return
+    [[ $(readlink "$link" 2>/dev/null) == ../../.. ]] && return
     mkdir -p "${link%/*}"
     # replaced in one step, so that a running program never finds it missing
-    ln -sfn ../../../.. "$link.$$"
+    ln -sfn ../../.. "$link.$$"
     mv -fT "$link.$$" "$link"
 }
 
