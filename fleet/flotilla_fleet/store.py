@@ -59,7 +59,9 @@ class Store(Protocol):
     async def machines(self) -> list[Machine]:
         """Present machines sorted by id, dynamic metadata merged in."""
 
-    async def put_unit(self, name: str, options: Sequence[UnitOption] | None, desired: JobState, expect: Unit | None) -> bool:
+    async def put_unit(
+        self, name: str, options: Sequence[UnitOption] | None, desired: JobState, expect: Unit | None
+    ) -> bool:
         """Write content and desired state in one transaction; ``options`` None keeps the content.
 
         ``expect`` is the unit that the caller's decision rests on (None: it does not exist). Returns False, and writes

@@ -1,0 +1,520 @@
+# Copyright (c) 2026, flotilla.cluster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Makes the local systemd match what is assigned to this machine, and tells etcd what systemd says.
+
+Each unit has a worker of its own, so that one that hangs or fails holds up no other. What to do next is decided by the
+pure :func:`next_step`; it never depends on what an error, an unreadable record or a missing answer might have meant: a
+unit is stopped only because etcd was read and does not assign it any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import hashlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from . import etcd as e
+from .memory import Memory, write_atomic
+from .model import LAUNCHED, LOADED, Assignment, JobState, RecordError, UnitState, decode_assignment, encode_state
+from .presence import Lease
+from .registry import Keys
+from .systemd import ActiveState, SystemdError
+from .unitfile import UnitFileError, check_requirements, parse_unit, serialize, unit_hash
+from .unitname import UnitNameError, is_template, validate_unit_name
+
+log = logging.getLogger(__name__)
+
+RETRY_FIRST = 1.0
+RETRY_MOST = 30.0
+GATHER = 0.005
+"""Seconds in which unit files that come together are handed to systemd in one call."""
+STATE_BURST = 5
+"""Changes of one unit's state that are written at once; after them, one a second."""
+
+
+class Manager(Protocol):
+    """What the agent needs of systemd (:class:`flotilla_fleet.systemd.Systemd`)."""
+
+    async def start(self, name: str) -> asyncio.Future[str]: ...
+    async def stop(self, name: str) -> None: ...
+    async def reload(self) -> None: ...
+    async def is_loaded(self, name: str) -> bool: ...
+    async def state(self, name: str) -> ActiveState: ...
+    async def link(self, paths: list[str]) -> None: ...
+    async def enable(self, paths: list[str]) -> None: ...
+    async def disable(self, names: list[str]) -> None: ...
+    async def reset_failed(self, name: str) -> None: ...
+
+
+class Step(enum.Enum):
+    """The next thing to do for one unit."""
+
+    NOTHING = "nothing"
+    INSTALL = "install"
+    START = "start"
+    STOP = "stop"
+    REMOVE = "remove"
+
+
+@dataclass(frozen=True)
+class Local:
+    """What this machine holds of a unit: the digest of the file written, its fleet hash, and how far it was taken."""
+
+    digest: str
+    hash: str
+    job: JobState = LOADED
+    stopped: bool = False
+    """The old content was stopped so that the new one can be installed (or the file removed)."""
+
+
+def digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def next_step(want: Assignment | None, have: Local | None) -> Step:
+    """What to do next so that the machine comes to match ``want``; applied until it is NOTHING."""
+    if have is None:
+        return Step.NOTHING if want is None else Step.INSTALL
+    if want is None or digest_of(serialize(want.options)) != have.digest:
+        if not have.stopped:
+            return Step.STOP
+        return Step.REMOVE if want is None else Step.INSTALL
+    if want.desired == LAUNCHED and have.job != LAUNCHED:
+        return Step.START
+    if want.desired == LOADED and have.job == LAUNCHED:
+        return Step.STOP
+    return Step.NOTHING
+
+
+class Installer:
+    """Hands unit files to systemd in batches: linking, enabling and reloading cost the same for one as for fifty."""
+
+    def __init__(self, manager: Manager) -> None:
+        self.manager = manager
+        self._links: list[tuple[str, bool, bool, asyncio.Future[None]]] = []
+        self._disables: list[tuple[str, asyncio.Future[None]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def install(self, path: Path, enable: bool, reload: bool) -> None:
+        """Make the file known; ``enable``: it has an [Install] section, ``reload``: systemd holds an older one."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._links.append((str(path), enable, reload, future))
+        self._wake()
+        await future
+
+    async def disable(self, name: str) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._disables.append((name, future))
+        self._wake()
+        await future
+
+    def _wake(self) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        while self._links or self._disables:
+            await asyncio.sleep(GATHER)
+            links, self._links = self._links, []
+            disables, self._disables = self._disables, []
+            await self._each(self.manager.disable, [(name, future) for name, future in disables], finish=True)
+            await self._each(self.manager.link, [(path, future) for path, _e, _r, future in links])
+            await self._each(self.manager.enable, [(path, future) for path, enable, _r, future in links if enable])
+            if any(reload for _p, _e, reload, future in links if not future.done()):
+                await self._reload([future for _p, _e, reload, future in links if reload])
+            for *_rest, future in links:
+                if not future.done():
+                    future.set_result(None)
+
+    async def _each(
+        self,
+        call: Callable[[list[str]], Awaitable[None]],
+        items: list[tuple[str, asyncio.Future[None]]],
+        finish: bool = False,
+    ) -> None:
+        """One call for all; if it fails, one for each, so that a bad file fails alone."""
+        items = [(item, future) for item, future in items if not future.done()]
+        if not items:
+            return
+        try:
+            await call([item for item, _future in items])
+        except SystemdError as exc:
+            if len(items) == 1:
+                items[0][1].set_exception(exc)
+                return
+            for item in items:
+                await self._each(call, [item], finish)
+            return
+        if finish:
+            for _item, future in items:
+                future.set_result(None)
+
+    async def _reload(self, futures: list[asyncio.Future[None]]) -> None:
+        try:
+            await self.manager.reload()
+        except SystemdError as exc:
+            for future in futures:
+                if not future.done():
+                    future.set_exception(exc)
+
+
+class Agent:
+    """The agent of one machine.
+
+    ``run`` follows the assignments; ``on_lease`` and ``publish`` (a task of its own) keep the states in etcd;
+    ``on_state`` takes systemd's signals.
+    """
+
+    def __init__(
+        self,
+        machine_id: str,
+        client: e.Etcd,
+        keys: Keys,
+        manager: Manager,
+        units_directory: Path,
+        memory: Memory,
+    ) -> None:
+        self.machine_id = machine_id
+        self.etcd = client
+        self.keys = keys
+        self.manager = manager
+        self.units_directory = units_directory
+        self.memory = memory
+        self.installer = Installer(manager)
+        self.desired: dict[str, Assignment] = {}
+        self.known = False
+        """Whether the assignments were read at least once; before that nothing is removed."""
+        self.frozen: set[str] = set()
+        """Units whose assignment cannot be read: they stay as they are."""
+        self.draining = False
+        self.local: dict[str, Local] = {}
+        self.states: dict[str, ActiveState] = {}
+        self.errors: dict[str, str] = {}
+        self._workers: dict[str, asyncio.Task[None]] = {}
+        self._news: dict[str, asyncio.Event] = {}
+        self._dirty: set[str] = set()
+        self._publish_news = asyncio.Event()
+        self._budget: dict[str, tuple[float, float]] = {}
+        self._lease: Lease | None = None
+        self._systemd_up = asyncio.Event()
+        units_directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self._recall()
+
+    # -- what this machine holds ------------------------------------------------
+
+    def _record_name(self, name: str) -> str:
+        # A unit name may be as long as a file name can be, so the record is named by its hash.
+        return "unit-" + hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+    def _recall(self) -> None:
+        """Take up the records of the process before this one, and adopt unit files that have none."""
+        for record_name in self.memory.names("unit-"):
+            record = self.memory.read(record_name)
+            name, digest, unit_digest = record.get("name"), record.get("digest"), record.get("hash")
+            if not (isinstance(name, str) and isinstance(digest, str) and isinstance(unit_digest, str)):
+                continue
+            job: JobState = LAUNCHED if record.get("job") == LAUNCHED else LOADED
+            self.local[name] = Local(digest, unit_digest, job, bool(record.get("stopped")))
+        for path in sorted(self.units_directory.iterdir()):
+            if path.name not in self.local and path.is_file() and not path.name.startswith("."):
+                self._adopt(path)
+
+    def _adopt(self, path: Path) -> None:
+        try:
+            text = path.read_text(encoding="utf-8", errors="surrogateescape")
+            self.local[path.name] = Local(digest_of(text), unit_hash(parse_unit(text)))
+        except (OSError, UnitFileError) as exc:
+            log.warning("%s is no unit file of ours: %s", path, exc)
+            self.local[path.name] = Local("", "")
+
+    def _set_local(self, name: str, local: Local | None) -> None:
+        if local is None:
+            self.local.pop(name, None)
+            self.states.pop(name, None)
+            self.memory.remove(self._record_name(name))
+        else:
+            self.local[name] = local
+            self.memory.write(
+                self._record_name(name),
+                {"digest": local.digest, "hash": local.hash, "job": local.job, "name": name, "stopped": local.stopped},
+            )
+        self._touch(name)
+
+    # -- assignments -------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Follow the assignments in etcd for ever."""
+        delay = 0.2
+        while True:
+            try:
+                listing = await self.etcd.prefix(self.keys.assign(self.machine_id))
+                self._take_listing(listing)
+                delay = 0.2
+                await self._follow(listing.revision + 1)
+            except e.Compacted as exc:
+                log.info("%s; reading the assignments again", exc)
+            except e.EtcdError as exc:
+                log.warning("cannot follow the assignments, everything stays as it is: %s", exc)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 5.0)
+
+    async def _follow(self, revision: int) -> None:
+        """Watch from a revision on; a broken stream goes on where it stopped."""
+        lost = 0.0
+        while True:
+            try:
+                async for batch in self.etcd.watch(self.keys.assign(self.machine_id), revision):
+                    lost = 0.0
+                    for change in batch:
+                        self._take(change.key, change.kv)
+                        revision = max(revision, change.revision + 1)
+            except (e.Compacted, e.ForeignCluster):
+                raise
+            except e.EtcdError as exc:
+                log.info("the watch of the assignments broke (%s), going on at revision %d", exc, revision)
+                await asyncio.sleep(lost)
+                lost = min(5.0, lost * 2 or 0.2)
+
+    def _take_listing(self, listing: e.RangeResult) -> None:
+        listed = {self.keys.split(kv.key)[2] for kv in listing.kvs}
+        for kv in listing.kvs:
+            self._take(kv.key, kv)
+        self.known = True
+        for name in (set(self.desired) | self.frozen) - listed:
+            self.desired.pop(name, None)
+            self.frozen.discard(name)
+        for name in set(self.local) | set(self.desired):
+            self._kick(name)
+
+    def _take(self, key: str, kv: e.KV | None) -> None:
+        name = self.keys.split(key)[2]
+        self.frozen.discard(name)
+        if kv is None:
+            self.desired.pop(name, None)
+        else:
+            try:
+                self.desired[name] = self._checked(decode_assignment(key, name, kv.value))
+            except (RecordError, UnitNameError, UnitFileError) as exc:
+                log.error("assignment %s is not usable, the unit stays as it is: %s", name, exc)
+                self.errors[name] = str(exc)
+                self.frozen.add(name)
+                return
+        self._kick(name)
+
+    def _checked(self, assignment: Assignment) -> Assignment:
+        """What etcd holds is checked again: a name is a path, and a template wedges systemd's lists."""
+        validate_unit_name(assignment.name)
+        if is_template(assignment.name):
+            raise UnitNameError(f"{assignment.name} is a template and cannot run")
+        check_requirements(assignment.options)
+        return assignment
+
+    def wanted(self, name: str) -> Assignment | None:
+        return None if self.draining else self.desired.get(name)
+
+    # -- workers -----------------------------------------------------------------
+
+    def systemd_is_up(self, up: bool) -> None:
+        """Told by the owner of the D-Bus connection; without it nothing is done and nothing is concluded."""
+        if not up:
+            self._systemd_up.clear()
+            return
+        self._systemd_up.set()
+        for name in set(self.local) | set(self.desired):
+            self._kick(name)
+
+    def _kick(self, name: str) -> None:
+        """See to it that somebody looks at this unit."""
+        event = self._news.setdefault(name, asyncio.Event())
+        event.set()
+        worker = self._workers.get(name)
+        if worker is None or worker.done():
+            self._workers[name] = asyncio.create_task(self._work(name))
+
+    async def _work(self, name: str) -> None:
+        delay = RETRY_FIRST
+        news = self._news[name]
+        while True:
+            news.clear()
+            await self._systemd_up.wait()
+            try:
+                await self._converge(name)
+            except (SystemdError, OSError) as exc:
+                self._complain(name, exc)
+            else:
+                self.errors.pop(name, None)
+                if not news.is_set():
+                    break
+                continue
+            try:
+                await asyncio.wait_for(news.wait(), delay)
+                delay = RETRY_FIRST
+            except TimeoutError:
+                delay = min(delay * 2, RETRY_MOST)
+        self._workers.pop(name, None)
+        if name not in self.local and name not in self.desired:
+            self._news.pop(name, None)
+
+    def _complain(self, name: str, exc: Exception) -> None:
+        text = str(exc)
+        if self.errors.get(name) != text:
+            log.warning("unit %s: %s; trying again", name, text)
+        self.errors[name] = text
+
+    async def _converge(self, name: str) -> None:
+        while name not in self.frozen:
+            want, have = self.wanted(name), self.local.get(name)
+            if want is None and not self.known and not self.draining:
+                return
+            step = next_step(want, have)
+            if step is Step.NOTHING:
+                return
+            log.info("unit %s: %s", name, step.value)
+            if step is Step.INSTALL and want is not None:
+                await self._install(want, have)
+            elif step is Step.START and have is not None:
+                await self._start(name, have)
+            elif step is Step.STOP and have is not None:
+                await self._stop(name, have, want)
+            elif step is Step.REMOVE:
+                await self._remove(name)
+
+    async def _install(self, want: Assignment, have: Local | None) -> None:
+        name, text = want.name, serialize(want.options)
+        path = self.units_directory / name
+        stale = have is not None or await self.manager.is_loaded(name)
+        write_atomic(path, text)
+        enable = any(option.section == "Install" for option in want.options)
+        await self.installer.install(path, enable, reload=stale)
+        self._set_local(name, Local(digest_of(text), want.hash))
+        if want.desired == LOADED:
+            self._see(name, await self.manager.state(name))
+
+    async def _start(self, name: str, have: Local) -> None:
+        try:
+            await self.manager.start(name)
+        finally:
+            # Whether it can be started or not, what systemd made of the file is worth telling.
+            self._see(name, await self.manager.state(name))
+        self._set_local(name, replace(have, job=LAUNCHED, stopped=False))
+
+    async def _stop(self, name: str, have: Local, want: Assignment | None) -> None:
+        await self.manager.stop(name)
+        same = want is not None and digest_of(serialize(want.options)) == have.digest
+        self._set_local(name, replace(have, job=LOADED, stopped=not same))
+
+    async def _remove(self, name: str) -> None:
+        await self.installer.disable(name)
+        await self.manager.reset_failed(name)
+        (self.units_directory / name).unlink(missing_ok=True)
+        self._set_local(name, None)
+
+    async def drain(self, deadline: float) -> bool:
+        """Stop and remove everything; False when that is not done after ``deadline`` seconds."""
+        self.draining = True
+        for name in list(self.local):
+            self._kick(name)
+        end = time.monotonic() + deadline
+        while self.local and time.monotonic() < end:
+            workers = [worker for worker in self._workers.values() if not worker.done()]
+            if not workers:
+                break
+            await asyncio.wait(workers, timeout=end - time.monotonic(), return_when=asyncio.FIRST_COMPLETED)
+        return not self.local
+
+    # -- states ------------------------------------------------------------------
+
+    def on_state(self, name: str, state: ActiveState) -> None:
+        """A signal of systemd; parts that it does not tell are ""."""
+        if name in self.local:
+            self._see(name, state)
+
+    def _see(self, name: str, state: ActiveState) -> None:
+        old = self.states.get(name, ActiveState("loaded", "inactive", "dead"))
+        load = state.load or old.load
+        if load == "not-found" and name in self.local:
+            # systemd forgets stopped units; the file is there and would be loaded.
+            load = old.load
+        new = ActiveState(load, state.active or old.active, state.sub or old.sub)
+        if new != self.states.get(name):
+            self.states[name] = new
+            self._touch(name)
+
+    async def refresh(self) -> None:
+        """Read the states of all local units anew, after a (re)connection."""
+        for name in list(self.local):
+            self._see(name, await self.manager.state(name))
+
+    def _touch(self, name: str) -> None:
+        self._dirty.add(name)
+        self._publish_news.set()
+
+    async def on_lease(self, lease: Lease) -> None:
+        """A new lease: everything is written again, and what is no longer here is removed."""
+        self._lease = lease
+        listing = await self.etcd.prefix(self.keys.state(self.machine_id))
+        for kv in listing.kvs:
+            self._touch(self.keys.split(kv.key)[2])
+        for name in self.local:
+            self._touch(name)
+        self._publish_news.set()
+
+    async def publish(self) -> None:
+        """Write changed states to etcd, for ever."""
+        delay = 0.2
+        while True:
+            await self._publish_news.wait()
+            self._publish_news.clear()
+            lease = self._lease
+            if lease is None or not self._dirty:
+                continue
+            names, wait = self._due()
+            try:
+                await self._write_states(names, lease)
+                delay = 0.2
+            except e.EtcdError as exc:
+                self._dirty.update(names)
+                log.warning("cannot write unit states: %s", exc)
+                wait = delay
+                delay = min(delay * 2, 5.0)
+            if self._dirty and wait:
+                asyncio.get_running_loop().call_later(wait, self._publish_news.set)
+
+    def _due(self) -> tuple[list[str], float]:
+        """Names whose state may be written now, and the seconds until the next of the others may."""
+        moment = time.monotonic()
+        due, wait = [], 0.0
+        for name in sorted(self._dirty):
+            tokens, since = self._budget.get(name, (float(STATE_BURST), moment))
+            tokens = min(float(STATE_BURST), tokens + moment - since)
+            if tokens >= 1:
+                due.append(name)
+                tokens -= 1
+            else:
+                wait = min(wait or 1.0, 1 - tokens)
+            self._budget[name] = (tokens, moment)
+        for name in due:
+            self._dirty.discard(name)
+            if name not in self.local:
+                self._budget.pop(name, None)
+        return due, wait
+
+    async def _write_states(self, names: list[str], lease: Lease) -> None:
+        ops = []
+        for name in names:
+            key, local = self.keys.state(self.machine_id, name), self.local.get(name)
+            if local is None:
+                ops.append(e.op_delete(key))
+            else:
+                seen = self.states.get(name, ActiveState("loaded", "inactive", "dead"))
+                state = UnitState(name, self.machine_id, local.hash, seen.load, seen.active, seen.sub, local.job)
+                ops.append(e.op_put(key, encode_state(state), lease.id))
+        for start in range(0, len(ops), e.MAX_TXN_OPS):
+            await self.etcd.txn([], ops[start : start + e.MAX_TXN_OPS])

@@ -1,0 +1,301 @@
+# Copyright (c) 2026, flotilla.cluster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The engine: one daemon of the cluster is elected, watches the registry, and writes what the scheduler decides.
+
+Leadership is the key ``leader`` on a lease. A lease is not a lock: an engine that was paused may believe that it still
+leads. So every transaction compares the revision at which *this* engine wrote ``leader``, and the revisions of all that
+its decision rests on; a zombie's writes are refused by etcd.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from . import etcd as e
+from .memory import Memory
+from .model import Assignment, encode_assignment, encode_target
+from .presence import Lease, LeaseLost
+from .registry import Image, Keys
+from .scheduler import Change, Snapshot, plan
+
+log = logging.getLogger(__name__)
+
+GATHER = 0.01
+"""Seconds in which changes that come together are planned together."""
+
+
+@dataclass(frozen=True)
+class Write:
+    """One change as compares and operations, and what is true once they are applied."""
+
+    change: Change
+    compares: tuple[e.Json, ...]
+    operations: tuple[e.Json, ...]
+
+
+def snapshot_of(image: Image) -> Snapshot:
+    running: dict[str, set[str]] = {}
+    for machine, name in image.states:
+        running.setdefault(name, set()).add(machine)
+    return Snapshot(
+        units=image.units,
+        machines=image.machines(),
+        targets=image.targets,
+        assigns=image.assigns,
+        running={name: frozenset(machines) for name, machines in running.items()},
+        frozen=image.broken_names(),
+    )
+
+
+def write_of(change: Change, image: Image) -> Write:
+    """The transaction for one change, guarded by everything that the decision rests on but leadership."""
+    keys = image.keys
+    unit_key, target_key = keys.unit(change.name), keys.target(change.name)
+    compares = [e.if_mod(unit_key, image.mod(unit_key)), e.if_mod(target_key, image.mod(target_key))]
+    operations: list[e.Json] = []
+    if change.drop_target:
+        operations.append(e.op_delete(target_key))
+    elif change.target is not None:
+        operations.append(e.op_put(target_key, encode_target(change.target)))
+    for machine, assignment in change.assign:
+        presence = keys.presence(machine)
+        compares.append(e.if_create(presence, image.creates.get(presence, 0)))
+        operations.append(e.op_put(keys.assign(machine, change.name), encode_assignment(assignment)))
+    operations.extend(e.op_delete(keys.assign(machine, change.name)) for machine in change.unassign)
+    return Write(change, tuple(compares), tuple(operations))
+
+
+def split_wide(change: Change, most: int) -> list[Change]:
+    """A change of a global unit on many machines as several, each small enough for one transaction."""
+    if len(change.assign) + len(change.unassign) <= most:
+        return [change]
+    parts = [
+        Change(change.name, assign=change.assign[start : start + most])
+        for start in range(0, len(change.assign), most)
+    ]
+    parts += [
+        Change(change.name, unassign=change.unassign[start : start + most])
+        for start in range(0, len(change.unassign), most)
+    ]
+    if change.target is not None or change.drop_target:
+        # Last, and alone: the other parts compare the target's revision as it was.
+        parts.append(Change(change.name, change.target, change.drop_target))
+    return parts
+
+
+def batches(writes: Iterable[Write], most: int) -> list[list[Write]]:
+    """Writes packed into transactions of at most ``most`` compares and operations, none of a unit twice in one."""
+    packed: list[list[Write]] = []
+    size = 0
+    names: set[str] = set()
+    for write in writes:
+        weight = max(len(write.compares), len(write.operations))
+        if not packed or size + weight > most or write.change.name in names:
+            packed.append([])
+            size, names = 0, set()
+        packed[-1].append(write)
+        names.add(write.change.name)
+        size += weight
+    return packed
+
+
+class Engine:
+    """Campaigns, leads, and campaigns again. ``interval`` and ``ttl`` are in seconds."""
+
+    def __init__(self, client: e.Etcd, keys: Keys, machine_id: str, ttl: int, memory: Memory) -> None:
+        self.etcd = client
+        self.keys = keys
+        self.machine_id = machine_id
+        self.ttl = ttl
+        self.memory = memory
+        self.image = Image(keys)
+        self.leading = False
+        self._lease: Lease | None = None
+        self._epoch = 0
+        """The revision at which this engine wrote ``leader``."""
+        self._news = asyncio.Event()
+        self.plans = 0
+        self.writes = 0
+
+    async def run(self) -> None:
+        delay = 0.2
+        while True:
+            try:
+                if await self._campaign():
+                    delay = 0.2
+                    await self._lead()
+            except LeaseLost as exc:
+                log.warning("leadership lost: %s", exc)
+            except e.EtcdError as exc:
+                log.warning("the engine cannot work: %s", exc)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 3.0)
+            finally:
+                self.leading = False
+
+    async def resign(self) -> None:
+        """Give leadership back at once."""
+        lease, self._lease = self._lease, None
+        if lease is not None and self.leading:
+            await self.etcd.lease_revoke(lease.id)
+
+    async def _campaign(self) -> bool:
+        """Become leader, or wait until the present one is gone (False: try again)."""
+        found = await self.etcd.range(self.keys.leader)
+        holder = found.kvs[0] if found.kvs else None
+        if holder is not None and not self._is_ours(holder):
+            await self._await_vacancy(found.revision + 1)
+            return False
+        lease = await Lease.grant(self.etcd, self.ttl)
+        nonce = secrets.token_hex(8)
+        self.memory.write("engine", {"nonce": nonce})
+        record = json.dumps({"id": self.machine_id, "nonce": nonce}, sort_keys=True)
+        result = await self.etcd.txn(
+            [e.if_mod(self.keys.leader, holder.mod if holder else 0)], [e.op_put(self.keys.leader, record, lease.id)]
+        )
+        if not result.succeeded:
+            await self.etcd.lease_revoke(lease.id)
+            return False
+        self._lease, self._epoch = lease, result.revision
+        log.info("machine %s leads since revision %d", self.machine_id, self._epoch)
+        return True
+
+    def _is_ours(self, holder: e.KV) -> bool:
+        """Whether the leader is the process before this one on this machine (there is never a second at one time)."""
+        try:
+            record = json.loads(holder.value)
+        except ValueError:
+            return False
+        nonce = self.memory.read("engine").get("nonce")
+        return isinstance(record, dict) and record.get("id") == self.machine_id and record.get("nonce") == nonce
+
+    async def _await_vacancy(self, revision: int) -> None:
+        async for batch in self.etcd.watch(self.keys.leader, revision):
+            if any(change.key == self.keys.leader and change.kv is None for change in batch):
+                return
+
+    async def _lead(self) -> None:
+        assert self._lease is not None
+        listing = await self.etcd.prefix(self.keys.prefix)
+        self.image.load(listing.kvs)
+        self.leading = True
+        self._news.set()
+        tasks = [
+            asyncio.create_task(self._lease.keep()),
+            asyncio.create_task(self._follow(listing.revision + 1)),
+            asyncio.create_task(self._decide()),
+        ]
+        try:
+            done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            self.leading = False
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _follow(self, revision: int) -> None:
+        """Keep the image up to date; anything but a short break of the stream ends leading, which begins anew."""
+        while True:
+            try:
+                async for batch in self.etcd.watch(self.keys.prefix, revision):
+                    for change in batch:
+                        revision = max(revision, change.revision + 1)
+                        self._enter(change)
+            except (e.Compacted, e.ForeignCluster):
+                raise
+            except e.EtcdError as exc:
+                log.info("the engine's watch broke (%s), going on at revision %d", exc, revision)
+                await asyncio.sleep(0.2)
+
+    def _enter(self, change: e.WatchEvent) -> None:
+        if change.key == self.keys.leader:
+            if change.revision > self._epoch:
+                raise LeaseLost(f"somebody else leads since revision {change.revision}")
+            return
+        if self.image.watched(change):
+            self._news.set()
+
+    async def _decide(self) -> None:
+        delay = 0.2
+        while True:
+            await self._news.wait()
+            await asyncio.sleep(GATHER)
+            self._news.clear()
+            decided = plan(snapshot_of(self.image))
+            self.plans += 1
+            if not decided:
+                continue
+            try:
+                await self._apply(decided.changes)
+                delay = 0.2
+            except e.Unreachable as exc:
+                log.warning("the plan could not be written, trying again: %s", exc)
+                self._news.set()
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 3.0)
+
+    async def _apply(self, changes: Sequence[Change]) -> None:
+        most = e.MAX_TXN_OPS - 1
+        # A change needs two compares of its own beside those for the machines it is placed on.
+        parts = [part for change in changes for part in split_wide(change, most - 2)]
+        writes = [write_of(part, self.image) for part in parts]
+        for batch in batches(writes, most):
+            if not await self._commit(batch) and len(batch) > 1:
+                for write in batch:
+                    await self._commit([write])
+
+    async def _commit(self, batch: Sequence[Write]) -> bool:
+        """One transaction; enters it in the image when etcd took it."""
+        compares = [e.if_mod(self.keys.leader, self._epoch)]
+        for write in batch:
+            compares.extend(write.compares)
+        operations = [operation for write in batch for operation in write.operations]
+        result = await self.etcd.txn(compares, operations)
+        self.writes += 1
+        if result.succeeded:
+            for write in batch:
+                self._enter_own(write.change, result.revision)
+                log.info("%s", describe(write.change))
+        elif len(batch) == 1:
+            # The watch brings what has changed, and with it another plan.
+            log.info("%s was overtaken by a change", batch[0].change.name)
+        return result.succeeded
+
+    def _enter_own(self, change: Change, revision: int) -> None:
+        keys = self.keys
+        if change.drop_target:
+            self.image.apply(e.WatchEvent(keys.target(change.name), None, revision))
+        elif change.target is not None:
+            self._put(keys.target(change.name), encode_target(change.target), revision)
+        for machine, assignment in change.assign:
+            self._put(keys.assign(machine, change.name), encode_assignment(assignment), revision)
+        for machine in change.unassign:
+            self.image.apply(e.WatchEvent(keys.assign(machine, change.name), None, revision))
+
+    def _put(self, key: str, value: str, revision: int) -> None:
+        create = self.image.creates.get(key, revision)
+        self.image.apply(e.WatchEvent(key, e.KV(key, value.encode(), create, revision), revision))
+
+
+def describe(change: Change) -> str:
+    """One line for the log."""
+    parts = []
+    if change.assign:
+        parts.append("to " + ", ".join(f"{machine} ({_wants(copy)})" for machine, copy in change.assign))
+    if change.unassign:
+        parts.append("away from " + ", ".join(change.unassign))
+    if change.target is not None and change.target.reason:
+        parts.append(f"not placed: {change.target.reason}")
+    return f"unit {change.name}: " + ("; ".join(parts) or "no longer wanted")
+
+
+def _wants(assignment: Assignment) -> str:
+    return assignment.desired

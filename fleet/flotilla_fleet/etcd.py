@@ -1,0 +1,445 @@
+# Copyright (c) 2026, flotilla.cluster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An asynchronous client of etcd v3 over its JSON gateway (``/v3/``), with what fleetd needs of it and no more.
+
+The gateway wants bytes in base64 and 64-bit integers as strings, leaves out zero values, and reports errors with a gRPC
+code whose HTTP status changed between releases; all of that stays in this file. Endpoints are tried in turn, beginning
+with the one that answered last. Every answer must come from the cluster that answered first and must not go back in
+revisions: etcd restored from an older snapshot, or another cluster, is an error and never an empty registry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+log = logging.getLogger(__name__)
+
+MAX_TXN_OPS = 128
+PAGE = 2000
+
+_UNAUTHENTICATED = 16
+_COMPACTED = 11
+_RETRY_ELSEWHERE = {4, 8, 14}
+"""gRPC codes after which another member may answer: deadline exceeded, resource exhausted, unavailable."""
+
+Json = dict[str, Any]
+
+
+class EtcdError(Exception):
+    """etcd did not do what was asked; the text names the endpoint and what it said. ``code`` is the gRPC code or -1."""
+
+    def __init__(self, message: str, code: int = -1) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Unreachable(EtcdError):
+    """No endpoint answered in time. A write may or may not have happened."""
+
+
+class Compacted(EtcdError):
+    """The revision that a watch wanted to start from is gone: list again."""
+
+
+class ForeignCluster(EtcdError):
+    """Answers come from another cluster, or from an older state of this one. Nothing may be concluded from them."""
+
+
+@dataclass(frozen=True)
+class KV:
+    key: str
+    value: bytes
+    create: int
+    mod: int
+    lease: int = 0
+
+
+@dataclass(frozen=True)
+class RangeResult:
+    revision: int
+    kvs: tuple[KV, ...]
+
+
+@dataclass(frozen=True)
+class TxnResult:
+    succeeded: bool
+    revision: int
+    ranges: tuple[tuple[KV, ...], ...]
+    deleted: int
+    """Keys removed by all delete operations together."""
+
+
+@dataclass(frozen=True)
+class WatchEvent:
+    key: str
+    kv: KV | None
+    """None when the key was deleted (or its lease ended)."""
+    revision: int
+
+
+def b64(text: str | bytes) -> str:
+    return base64.b64encode(text.encode() if isinstance(text, str) else text).decode()
+
+
+def prefix_end(prefix: str) -> bytes:
+    """The first key after all keys with this (non-empty) prefix; UTF-8 has no byte 0xFF, so the last one can grow."""
+    raw = bytearray(prefix.encode())
+    raw[-1] += 1
+    return bytes(raw)
+
+
+def op_put(key: str, value: str, lease: int = 0) -> Json:
+    request: Json = {"key": b64(key), "value": b64(value)}
+    if lease:
+        request["lease"] = str(lease)
+    return {"requestPut": request}
+
+
+def op_delete(key: str, end: bytes = b"") -> Json:
+    request: Json = {"key": b64(key)}
+    if end:
+        request["range_end"] = b64(end)
+    return {"requestDeleteRange": request}
+
+
+def op_get(key: str, end: bytes = b"") -> Json:
+    request: Json = {"key": b64(key)}
+    if end:
+        request["range_end"] = b64(end)
+    return {"requestRange": request}
+
+
+def op_get_prefix(prefix: str) -> Json:
+    return op_get(prefix, prefix_end(prefix))
+
+
+def if_mod(key: str, revision: int) -> Json:
+    """The key was last written at this revision; 0: the key does not exist."""
+    return {"key": b64(key), "target": "MOD", "result": "EQUAL", "modRevision": str(revision)}
+
+
+def if_create(key: str, revision: int) -> Json:
+    """The key was created at this revision; 0: the key does not exist."""
+    return {"key": b64(key), "target": "CREATE", "result": "EQUAL", "createRevision": str(revision)}
+
+
+def if_value(key: str, value: str) -> Json:
+    return {"key": b64(key), "target": "VALUE", "result": "EQUAL", "value": b64(value)}
+
+
+def if_exists(key: str) -> Json:
+    return {"key": b64(key), "target": "CREATE", "result": "GREATER", "createRevision": "0"}
+
+
+def _kv(raw: Json) -> KV:
+    return KV(
+        key=base64.b64decode(raw["key"]).decode("utf-8", "surrogateescape"),
+        value=base64.b64decode(raw.get("value", "")),
+        create=int(raw.get("create_revision", 0)),
+        mod=int(raw.get("mod_revision", 0)),
+        lease=int(raw.get("lease", 0)),
+    )
+
+
+def _event(raw: Json) -> WatchEvent:
+    kv = _kv(raw["kv"])
+    return WatchEvent(kv.key, None if raw.get("type") == "DELETE" else kv, kv.mod)
+
+
+def _keep_tcp_alive(response: aiohttp.ClientResponse) -> None:
+    """Let the kernel notice a dead peer of a silent stream in about ten seconds."""
+    connection = response.connection
+    transport = connection.transport if connection else None
+    sock = transport.get_extra_info("socket") if transport else None
+    if sock is None:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 4)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+
+
+class Etcd:
+    """One connection pool to the members of one cluster.
+
+    ``endpoints`` are URLs; ``timeout`` is for one try at one endpoint, in seconds.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        tls: ssl.SSLContext | None = None,
+        timeout: float = 2.0,
+        username: str = "",
+        password: str = "",
+    ) -> None:
+        if not endpoints:
+            raise ValueError("etcd_servers is empty: give at least one URL")
+        self._endpoints = [endpoint.rstrip("/") for endpoint in endpoints]
+        self._tls = tls
+        self._timeout = timeout
+        self._username = username
+        self._password = password
+        self._token = ""
+        self._first = 0
+        self._session: aiohttp.ClientSession | None = None
+        self.cluster_id = 0
+        """0 until the first answer, or set beforehand to the cluster that must answer."""
+        self.revision = 0
+        """The highest revision seen; an answer below it is an error."""
+        self.requests = 0
+        """Requests sent, for the metrics."""
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _client(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            # With TLS switched off (tests) the connector takes True: the default context is never used for http URLs.
+            connector = aiohttp.TCPConnector(ssl=self._tls if self._tls else None, limit=64)  # type: ignore[arg-type]
+            self._session = aiohttp.ClientSession(connector=connector)
+        return self._session
+
+    def _order(self) -> list[int]:
+        count = len(self._endpoints)
+        return [(self._first + step) % count for step in range(count)]
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": self._token} if self._token else {}
+
+    async def _authenticate(self) -> None:
+        self._token = ""
+        answer = await self._call("/v3/auth/authenticate", {"name": self._username, "password": self._password})
+        self._token = str(answer.get("token", ""))
+
+    async def _post(self, endpoint: str, path: str, body: Json) -> Json:
+        self.requests += 1
+        async with self._client().post(
+            endpoint + path,
+            data=json.dumps(body, separators=(",", ":")),
+            headers=self._headers(),
+            timeout=aiohttp.ClientTimeout(total=self._timeout),
+        ) as response:
+            text = await response.text()
+        return self._answer(endpoint, response.status, text)
+
+    def _answer(self, endpoint: str, status: int, text: str) -> Json:
+        try:
+            answer = json.loads(text)
+        except ValueError:
+            raise Unreachable(f"{endpoint} answered {status} with something that is not JSON: {text[:80]!r}") from None
+        if not isinstance(answer, dict):
+            raise Unreachable(f"{endpoint} answered {status} with a JSON {type(answer).__name__}")
+        if status != 200 or "code" in answer:
+            raise self._error(endpoint, answer)
+        return answer
+
+    def _error(self, endpoint: str, answer: Json) -> EtcdError:
+        code = int(answer.get("code") or answer.get("grpc_code") or -1)
+        message = str(answer.get("message") or answer.get("error") or answer)
+        kind = Compacted if code == _COMPACTED else EtcdError
+        return kind(f"{endpoint} says: {message}", code)
+
+    def _check_header(self, endpoint: str, answer: Json, *, linearizable: bool) -> int:
+        header = answer.get("header") or {}
+        cluster = int(header.get("cluster_id", 0))
+        revision = int(header.get("revision", 0))
+        if cluster and not self.cluster_id:
+            self.cluster_id = cluster
+        if cluster and cluster != self.cluster_id:
+            raise ForeignCluster(
+                f"{endpoint} belongs to etcd cluster {cluster:x}, this machine to {self.cluster_id:x}: "
+                "nothing is changed until that is cleared up"
+            )
+        if linearizable and revision:
+            if revision < self.revision:
+                raise ForeignCluster(
+                    f"{endpoint} is at revision {revision} after {self.revision} was seen: etcd went back in time "
+                    "(restored from a snapshot?); nothing is changed until that is cleared up"
+                )
+            self.revision = revision
+        return revision
+
+    async def _call(self, path: str, body: Json, *, linearizable: bool = True) -> Json:
+        """Ask the endpoints in turn until one answers; raises :class:`Unreachable` with the last reason."""
+        if self._username and not self._token and path != "/v3/auth/authenticate":
+            await self._authenticate()
+        last: Exception = Unreachable("no endpoint")
+        for index in self._order():
+            endpoint = self._endpoints[index]
+            before = self.revision
+            try:
+                answer = await self._post(endpoint, path, body)
+            except EtcdError as exc:
+                if exc.code == _UNAUTHENTICATED and self._username and path != "/v3/auth/authenticate":
+                    await self._authenticate()
+                    answer = await self._post(endpoint, path, body)
+                elif exc.code in _RETRY_ELSEWHERE or isinstance(exc, Unreachable):
+                    last = exc
+                    continue
+                else:
+                    raise
+            except (TimeoutError, aiohttp.ClientError, OSError) as exc:
+                last = Unreachable(f"{endpoint} did not answer: {str(exc) or type(exc).__name__}")
+                continue
+            self._first = index
+            # Two calls under way may answer in either order: only what was known when this one was sent binds it.
+            known, self.revision = self.revision, before
+            try:
+                self._check_header(endpoint, answer, linearizable=linearizable)
+            finally:
+                self.revision = max(known, self.revision)
+            return answer
+        raise Unreachable(str(last))
+
+    async def get(self, key: str) -> KV | None:
+        result = await self.range(key)
+        return result.kvs[0] if result.kvs else None
+
+    async def range(self, key: str, end: bytes = b"", limit: int = 0, revision: int = 0) -> RangeResult:
+        body: Json = {"key": b64(key)}
+        if end:
+            body["range_end"] = b64(end)
+        if limit:
+            body["limit"] = str(limit)
+        if revision:
+            body["revision"] = str(revision)
+        answer = await self._call("/v3/kv/range", body)
+        header = int(answer["header"]["revision"])
+        return RangeResult(header, tuple(_kv(raw) for raw in answer.get("kvs", ())))
+
+    async def prefix(self, prefix: str) -> RangeResult:
+        """All keys with the prefix at one revision, read in pages."""
+        end = prefix_end(prefix)
+        result = await self.range(prefix, end, PAGE)
+        kvs = list(result.kvs)
+        page = result
+        while len(page.kvs) == PAGE:
+            page = await self.range(kvs[-1].key + "\0", end, PAGE, result.revision)
+            kvs.extend(page.kvs)
+        return RangeResult(result.revision, tuple(kvs))
+
+    async def txn(self, compares: Sequence[Json], success: Sequence[Json], failure: Sequence[Json] = ()) -> TxnResult:
+        body: Json = {"compare": list(compares), "success": list(success), "failure": list(failure)}
+        answer = await self._call("/v3/kv/txn", body)
+        ranges: list[tuple[KV, ...]] = []
+        deleted = 0
+        for response in answer.get("responses", ()):
+            if "response_range" in response:
+                ranges.append(tuple(_kv(raw) for raw in response["response_range"].get("kvs", ())))
+            deleted += int(response.get("response_delete_range", {}).get("deleted", 0))
+        revision = int(answer["header"]["revision"])
+        return TxnResult(bool(answer.get("succeeded", False)), revision, tuple(ranges), deleted)
+
+    async def lease_grant(self, ttl: int) -> int:
+        answer = await self._call("/v3/lease/grant", {"TTL": str(ttl)}, linearizable=False)
+        return int(answer["ID"])
+
+    async def lease_keepalive(self, lease: int) -> int:
+        """Renew; returns the seconds to live that etcd granted, 0 when the lease is gone."""
+        answer = await self._call("/v3/lease/keepalive", {"ID": str(lease)}, linearizable=False)
+        return int(answer.get("result", {}).get("TTL", 0))
+
+    async def lease_revoke(self, lease: int) -> None:
+        await self._call("/v3/lease/revoke", {"ID": str(lease)}, linearizable=False)
+
+    async def watch(self, prefix: str, revision: int) -> AsyncIterator[tuple[WatchEvent, ...]]:
+        """Batches of changes below the prefix from ``revision`` on, in order.
+
+        Ends with :class:`EtcdError` when the stream is lost: watch again from the revision after the last batch, or, on
+        :class:`Compacted`, list again. The member ends the stream itself when it has no leader any more.
+        """
+        body = {
+            "create_request": {
+                "key": b64(prefix),
+                "range_end": b64(prefix_end(prefix)),
+                "start_revision": str(revision),
+            }
+        }
+        if self._username and not self._token:
+            await self._authenticate()
+        last: Exception = Unreachable("no endpoint")
+        for index in self._order():
+            endpoint = self._endpoints[index]
+            try:
+                response = await asyncio.wait_for(self._open_stream(endpoint, body), self._timeout)
+            except EtcdError as exc:
+                if exc.code == _UNAUTHENTICATED:
+                    self._token = ""
+                last = exc
+                continue
+            except (TimeoutError, aiohttp.ClientError, OSError) as exc:
+                last = Unreachable(f"{endpoint} did not answer: {str(exc) or type(exc).__name__}")
+                continue
+            async with response:
+                async for batch in self._batches(endpoint, response):
+                    yield batch
+            raise Unreachable(f"{endpoint} ended the watch")
+        raise Unreachable(str(last))
+
+    async def _open_stream(self, endpoint: str, body: Json) -> aiohttp.ClientResponse:
+        headers = {**self._headers(), "Grpc-Metadata-hasleader": "true"}
+        self.requests += 1
+        response = await self._client().post(
+            endpoint + "/v3/watch",
+            data=json.dumps(body),
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout),
+            read_bufsize=2**22,
+        )
+        if response.status != 200:
+            text = await response.text()
+            response.close()
+            self._answer(endpoint, response.status, text)
+        _keep_tcp_alive(response)
+        return response
+
+    async def _batches(self, endpoint: str, response: aiohttp.ClientResponse) -> AsyncIterator[tuple[WatchEvent, ...]]:
+        try:
+            async for line in _lines(response):
+                answer = json.loads(line)
+                if "error" in answer:
+                    error = answer["error"]
+                    raise self._error(endpoint, error if isinstance(error, dict) else answer)
+                result = answer.get("result", {})
+                self._check_header(endpoint, result, linearizable=False)
+                if result.get("canceled"):
+                    self._raise_canceled(endpoint, result)
+                if result.get("created"):
+                    yield ()
+                if result.get("events"):
+                    yield tuple(_event(raw) for raw in result["events"])
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as exc:
+            raise Unreachable(f"{endpoint} broke the watch: {str(exc) or type(exc).__name__}") from None
+
+    def _raise_canceled(self, endpoint: str, result: Json) -> None:
+        reason = str(result.get("cancel_reason", "no reason given"))
+        if int(result.get("compact_revision", 0)):
+            raise Compacted(f"{endpoint}: the watch starts before compacted revision {result['compact_revision']}")
+        raise EtcdError(f"{endpoint} cancelled the watch: {reason}")
+
+
+async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Lines of any length: ``StreamReader.readline`` refuses lines longer than its buffer."""
+    parts: list[bytes] = []
+    async for chunk in response.content.iter_any():
+        head, newline, rest = chunk.partition(b"\n")
+        while newline:
+            parts.append(head)
+            yield b"".join(parts)
+            parts = []
+            head, newline, rest = rest.partition(b"\n")
+        parts.append(head)

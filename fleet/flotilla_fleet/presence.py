@@ -1,0 +1,208 @@
+# Copyright (c) 2026, flotilla.cluster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Leases, and the one that says a machine is there.
+
+A lease is renewed by keep-alive only: renewals do not go through raft and work when etcd is out of space, and a put
+could bring back what an expiry took away. How long a lease can be trusted is counted from the moment the renewal was
+*sent*, on the clock that goes on during suspend.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+
+from . import etcd as e
+from .memory import Memory
+from .model import Machine, RecordError, decode_machine, encode_machine
+from .registry import Keys
+
+log = logging.getLogger(__name__)
+
+
+def now() -> float:
+    """Seconds since boot, suspend included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class LeaseLost(Exception):
+    """etcd does not know the lease any more."""
+
+
+class Lease:
+    """A granted lease with its time to live in seconds and the moment until which it is surely alive."""
+
+    def __init__(self, client: e.Etcd, lease_id: int, ttl: int, granted: float) -> None:
+        self.etcd = client
+        self.id = lease_id
+        self.ttl = ttl
+        self.deadline = granted + ttl
+
+    @classmethod
+    async def grant(cls, client: e.Etcd, ttl: int) -> Lease:
+        sent = now()
+        return cls(client, await client.lease_grant(ttl), ttl, sent)
+
+    @property
+    def left(self) -> float:
+        return self.deadline - now()
+
+    async def renew(self) -> None:
+        """One keep-alive; :class:`LeaseLost` when etcd has ended the lease."""
+        sent = now()
+        if await self.etcd.lease_keepalive(self.id) <= 0:
+            raise LeaseLost(f"lease {self.id:x} is gone")
+        self.deadline = sent + self.ttl
+
+    async def keep(self) -> None:
+        """Renew until the lease is lost; etcd not answering is no loss, only a reason to try again soon."""
+        failing = False
+        while True:
+            await asyncio.sleep(min(1.0, self.ttl / 12) if failing else self.ttl / 3)
+            try:
+                await self.renew()
+            except e.EtcdError as exc:
+                if not failing:
+                    log.warning("cannot renew lease %x (%.1f s left): %s", self.id, self.left, exc)
+                failing = True
+            else:
+                if failing:
+                    log.info("lease %x is renewed again", self.id)
+                failing = False
+
+
+class Presence:
+    """Keeps ``presence/<machine>`` in etcd for as long as this process lives, and across its restarts.
+
+    ``on_lease`` is called with each new lease before it is announced, so that whatever hangs on the lease (unit states)
+    can be written again.
+    """
+
+    def __init__(
+        self,
+        client: e.Etcd,
+        keys: Keys,
+        machine: Machine,
+        ttl: int,
+        memory: Memory,
+        on_lease: Callable[[Lease], Awaitable[None]],
+    ) -> None:
+        self.etcd = client
+        self.keys = keys
+        self.machine = machine
+        self.ttl = ttl
+        self.memory = memory
+        self.on_lease = on_lease
+        self.lease: Lease | None = None
+        self.problem = "has not registered yet"
+        """Why the machine is not present in etcd, or ""."""
+
+    async def run(self) -> None:
+        """Register and keep the lease, for ever."""
+        delay = 0.2
+        while True:
+            try:
+                lease = await self._adopt() or await self._register()
+            except e.EtcdError as exc:
+                self._report(f"cannot register machine {self.machine.id}: {exc}")
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 3.0)
+                continue
+            if lease is None:
+                await asyncio.sleep(min(1.0, self.ttl / 3))
+                continue
+            delay = 0.2
+            await self._hold(lease)
+
+    async def withdraw(self) -> None:
+        """Leave at once: the machine and all its states disappear from etcd."""
+        if self.lease is not None:
+            await self.etcd.lease_revoke(self.lease.id)
+        self.memory.remove("lease")
+
+    async def _hold(self, lease: Lease) -> None:
+        self.lease = lease
+        self.problem = ""
+        try:
+            await self.on_lease(lease)
+            await lease.keep()
+        except LeaseLost as exc:
+            self._report(f"machine {self.machine.id} was taken for dead: {exc}; registering again")
+        finally:
+            self.lease = None
+
+    def _report(self, problem: str) -> None:
+        if problem != self.problem:
+            log.warning("%s", problem)
+        self.problem = problem
+
+    async def _adopt(self) -> Lease | None:
+        """Take up the lease of the process before this one, so that its restart is seen by nobody."""
+        record = self.memory.read("lease")
+        lease_id, nonce = record.get("lease"), record.get("nonce")
+        if not isinstance(lease_id, int) or not isinstance(nonce, str) or record.get("ttl") != self.ttl:
+            return None
+        lease = Lease(self.etcd, lease_id, self.ttl, now())
+        try:
+            await lease.renew()
+        except LeaseLost:
+            return None
+        kv = await self.etcd.get(self.keys.presence(self.machine.id))
+        if kv is None or kv.lease != lease_id:
+            return None
+        wanted = self._record(nonce)
+        if kv.value.decode("utf-8", "replace") != wanted:
+            await self.etcd.txn([e.if_mod(kv.key, kv.mod)], [e.op_put(kv.key, wanted, lease_id)])
+        log.info("machine %s goes on with lease %x", self.machine.id, lease_id)
+        return lease
+
+    def _record(self, nonce: str) -> str:
+        m = self.machine
+        return encode_machine(Machine(m.id, m.ip, m.metadata, m.boot_id, nonce, m.version))
+
+    async def _register(self) -> Lease | None:
+        """Write the presence key under a new lease; None when another machine has this id."""
+        key = self.keys.presence(self.machine.id)
+        found = await self.etcd.get(key)
+        if found is not None and not self._is_ours(found):
+            return None
+        nonce = secrets.token_hex(8)
+        lease = await Lease.grant(self.etcd, self.ttl)
+        # Remembered before it is announced: should the answer be lost, the next try adopts what was written.
+        self.memory.write("lease", {"lease": lease.id, "nonce": nonce, "ttl": self.ttl})
+        result = await self.etcd.txn(
+            [e.if_mod(key, found.mod if found else 0)], [e.op_put(key, self._record(nonce), lease.id)]
+        )
+        if not result.succeeded:
+            return None
+        if found is not None and found.lease:
+            await self._end_old_lease(found.lease)
+        log.info("machine %s registered with lease %x, %d s", self.machine.id, lease.id, self.ttl)
+        return lease
+
+    async def _end_old_lease(self, lease_id: int) -> None:
+        """States of the time before hang on the old lease; they end with it at once instead of by and by."""
+        try:
+            await self.etcd.lease_revoke(lease_id)
+        except e.EtcdError as exc:
+            log.debug("old lease %x: %s", lease_id, exc)
+
+    def _is_ours(self, kv: e.KV) -> bool:
+        """Whether a presence that is still there was ours: the same boot, or the same address before a reboot."""
+        try:
+            other = decode_machine(kv.key, self.machine.id, kv.value)
+        except RecordError as exc:
+            self._report(f"{exc}; waiting until it expires")
+            return False
+        if other.boot_id == self.machine.boot_id or (other.ip and other.ip == self.machine.ip):
+            return True
+        self._report(
+            f"machine id {self.machine.id} of {self.machine.ip or 'this machine'} (boot {self.machine.boot_id}) "
+            f"is in use by {other.ip or 'a machine without address'} (boot {other.boot_id}): was the machine cloned? "
+            "Give this one an id of its own (empty /etc/machine-id and run systemd-machine-id-setup) and restart fleet"
+        )
+        return False
