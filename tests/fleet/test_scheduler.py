@@ -1,0 +1,411 @@
+# Copyright (c) 2026, flotilla.cluster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The scheduler: named cases of upstream's rules, and properties over arbitrary clusters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from flotilla_fleet.model import Assignment, JobState, Machine, Target, Unit
+from flotilla_fleet.scheduler import Plan, Snapshot, plan
+from flotilla_fleet.unitfile import UnitOption, glob_match
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+A, B, C = "a" * 32, "b" * 32, "c" * 32
+
+
+def unit(name: str, desired: JobState = "launched", **fleet: str | list[str]) -> Unit:
+    options = [UnitOption("Service", "ExecStart", "/bin/true")]
+    for key, values in fleet.items():
+        for value in [values] if isinstance(values, str) else values:
+            options.append(UnitOption("X-Fleet", key, value))
+    return Unit(name, tuple(options), desired)
+
+
+@dataclass
+class World:
+    """A cluster that obeys: assignments become running units, removed ones stop when ``settle`` says so."""
+
+    units: dict[str, Unit] = field(default_factory=dict)
+    machines: dict[str, Machine] = field(default_factory=dict)
+    targets: dict[str, Target] = field(default_factory=dict)
+    assigns: dict[tuple[str, str], Assignment] = field(default_factory=dict)
+    states: set[tuple[str, str]] = field(default_factory=set)
+    frozen: frozenset[str] = frozenset()
+
+    def snapshot(self) -> Snapshot:
+        running: dict[str, set[str]] = {}
+        for machine, name in self.states:
+            running.setdefault(name, set()).add(machine)
+        return Snapshot(
+            dict(self.units),
+            dict(self.machines),
+            dict(self.targets),
+            dict(self.assigns),
+            {name: frozenset(where) for name, where in running.items()},
+            self.frozen,
+        )
+
+    def step(self) -> Plan:
+        made = plan(self.snapshot())
+        for change in made.changes:
+            if change.drop_target:
+                self.targets.pop(change.name, None)
+            if change.target is not None:
+                self.targets[change.name] = change.target
+            for machine, copy in change.assign:
+                self.assigns[machine, change.name] = copy
+            for machine in change.unassign:
+                del self.assigns[machine, change.name]
+        return made
+
+    def obey(self) -> None:
+        """Every present machine runs exactly what it is assigned."""
+        self.states = {key for key in self.assigns if key[0] in self.machines}
+
+    def settle(self, rounds: int = 12) -> None:
+        for _ in range(rounds):
+            if not self.step():
+                self.obey()
+                if not self.step():
+                    return
+            self.obey()
+        raise AssertionError("the plan does not come to rest")
+
+    def lose(self, machine: str) -> None:
+        del self.machines[machine]
+        self.states = {key for key in self.states if key[0] != machine}
+
+    def where(self, name: str) -> str:
+        return self.targets.get(name, Target()).machine
+
+    def why(self, name: str) -> str:
+        return self.targets.get(name, Target()).reason
+
+    def machines_with(self, name: str) -> list[str]:
+        return sorted(machine for machine, held in self.assigns if held == name)
+
+
+def world(*units_: Unit, machines: str = "abc", **metadata: str) -> World:
+    made = World({u.name: u for u in units_})
+    for letter in machines:
+        made.machines[letter * 32] = Machine(letter * 32, metadata={"az": metadata.get(letter, letter)})
+    made.settle()
+    return made
+
+
+def test_spreads_to_the_least_loaded_then_the_lowest_id() -> None:
+    w = world(unit("one.service"), unit("three.service"), unit("two.service"), unit("zz.service"))
+    assert [w.where(n) for n in ("one.service", "three.service", "two.service", "zz.service")] == [A, B, C, A]
+
+
+def test_loaded_units_are_placed_and_inactive_ones_are_not() -> None:
+    w = world(unit("l.service", "loaded"), unit("i.service", "inactive"))
+    assert w.assigns[A, "l.service"].desired == "loaded"
+    assert "i.service" not in w.targets
+    assert not w.machines_with("i.service")
+
+
+def test_units_of_a_lost_machine_move_in_the_same_pass_and_nothing_else_does() -> None:
+    w = world(*(unit(f"u{n}.service") for n in range(9)))
+    before = {name: w.where(name) for name in w.units}
+    w.lose(B)
+    w.step()
+    for name, machine in before.items():
+        assert w.where(name) in (A, C)
+        if machine != B:
+            assert w.where(name) == machine
+    assert not [key for key in w.assigns if key[0] == B]
+
+
+def test_a_returned_machine_gets_nothing_back() -> None:
+    w = world(*(unit(f"u{n}.service") for n in range(4)))
+    w.lose(A)
+    w.settle()
+    before = dict(w.targets)
+    w.machines[A] = Machine(A, metadata={"az": "a"})
+    w.settle()
+    assert w.targets == before
+
+
+def test_machine_id_matches_whole_and_by_its_first_eight() -> None:
+    w = world(unit("full.service", MachineID=B), unit("short.service", MachineID="c" * 8))
+    assert (w.where("full.service"), w.where("short.service")) == (B, C)
+
+
+def test_machine_id_that_is_absent_has_a_reason() -> None:
+    w = world(unit("gone.service", MachineID="d" * 32))
+    assert w.where("gone.service") == ""
+    assert w.why("gone.service") == f"none of 3 machines fits: 3 is not machine {'d' * 32}"
+
+
+def test_metadata_or_within_a_key_and_and_between_keys() -> None:
+    w = world(unit("m.service", MachineMetadata=["az=c", "az=b"]))
+    assert w.where("m.service") == B
+    w = world(unit("m.service", MachineMetadata=["az=c", "disk=ssd"]))
+    assert w.where("m.service") == ""
+    assert "lacks metadata disk=ssd" in w.why("m.service")
+
+
+def test_metadata_that_goes_away_moves_the_unit_after_it_has_stopped() -> None:
+    w = world(unit("m.service", MachineMetadata=["az=b", "az=c"]))
+    assert w.where("m.service") == B
+    w.machines[B] = Machine(B, metadata={"az": "x"})
+    w.step()
+    assert w.where("m.service") == ""
+    assert "m.service" not in [name for _machine, name in w.assigns]
+    w.step()
+    assert w.where("m.service") == "", "placed while machine b still ran it"
+    w.obey()
+    w.step()
+    assert w.where("m.service") == C
+
+
+def test_conflicts_are_symmetric() -> None:
+    w = world(unit("web@1.service", Conflicts="web@*.service"), unit("web@2.service"), machines="ab")
+    assert {w.where("web@1.service"), w.where("web@2.service")} == {A, B}
+
+
+def test_template_instances_take_one_machine_each_and_the_fourth_says_why() -> None:
+    w = world(*(unit(f"web@{n}.service", Conflicts="web@*") for n in range(1, 5)))
+    assert [w.where(f"web@{n}.service") for n in range(1, 4)] == [A, B, C]
+    assert w.where("web@4.service") == ""
+    assert "which conflicts" in w.why("web@4.service")
+
+
+def test_machine_of_follows_its_peer() -> None:
+    w = world(unit("a-follower.service", MachineOf="peer.service"), unit("peer.service", MachineMetadata="az=c"))
+    assert w.where("a-follower.service") == w.where("peer.service") == C
+    w.units["peer.service"] = unit("peer.service", MachineMetadata="az=b")
+    w.settle()
+    assert w.where("a-follower.service") == w.where("peer.service") == B
+
+
+def test_machine_of_each_other_is_never_placed_and_says_so() -> None:
+    w = world(unit("x.service", MachineOf="y.service"), unit("y.service", MachineOf="x.service"))
+    assert w.where("x.service") == w.where("y.service") == ""
+    assert "does not run y.service" in w.why("x.service")
+
+
+def test_replaces_sends_the_other_away_and_it_stays_away() -> None:
+    w = world(unit("old.service"), machines="ab")
+    assert w.where("old.service") == A
+    w.units["new.service"] = unit("new.service", Replaces="old.service", MachineMetadata="az=a")
+    w.settle()
+    assert w.where("new.service") == A
+    assert w.where("old.service") == B
+
+
+def test_replaces_does_not_ignore_what_the_other_asks_for() -> None:
+    w = world(unit("old.service", MachineMetadata="az=a"), machines="ab")
+    w.units["new.service"] = unit("new.service", Replaces="old.service", MachineMetadata="az=a")
+    w.settle()
+    assert w.where("old.service") == ""
+    assert "which replaces it" in w.why("old.service")
+
+
+def test_two_that_replace_each_other_are_left_alone() -> None:
+    w = world(unit("x.service", Replaces="y.service"), unit("y.service", Replaces="x.service"), machines="a")
+    assert w.where("x.service") == w.where("y.service") == A
+
+
+def test_a_global_unit_is_on_each_machine_that_fits() -> None:
+    w = world(unit("g.service", Global="true"))
+    assert w.machines_with("g.service") == [A, B, C]
+    assert "g.service" not in w.targets
+    w = world(unit("g.service", Global="true", MachineMetadata=["az=a", "az=c"]))
+    assert w.machines_with("g.service") == [A, C]
+
+
+def test_a_global_unit_reaches_a_new_machine_and_counts_as_load() -> None:
+    w = world(unit("g.service", Global="true", MachineMetadata="az=a"), unit("u.service"))
+    assert w.where("u.service") == B
+    w.machines["d" * 32] = Machine("d" * 32, metadata={"az": "a"})
+    w.settle()
+    assert w.machines_with("g.service") == [A, "d" * 32]
+
+
+def test_a_global_unit_that_fits_nowhere_says_why() -> None:
+    w = world(unit("g.service", Global="true", MachineMetadata="az=moon"))
+    assert "lacks metadata az=moon" in w.why("g.service")
+    w.machines[A] = Machine(A, metadata={"az": "moon"})
+    w.settle()
+    assert w.machines_with("g.service") == [A]
+    assert "g.service" not in w.targets
+
+
+def test_a_global_unit_avoids_what_conflicts_with_it() -> None:
+    w = world(unit("db.service", MachineMetadata="az=b"))
+    w.units["g.service"] = unit("g.service", Global="true", Conflicts="db.service")
+    w.settle()
+    assert w.machines_with("g.service") == [A, C]
+    assert w.where("db.service") == B
+
+
+def test_a_unit_is_refused_where_a_global_unit_conflicts_and_says_so() -> None:
+    w = world(unit("g.service", Global="true", Conflicts="db.service"))
+    w.units["db.service"] = unit("db.service")
+    w.settle()
+    assert "runs g.service, which conflicts" in w.why("db.service")
+
+
+def test_new_content_and_new_desired_state_reach_the_assignment() -> None:
+    w = world(unit("u.service"))
+    w.units["u.service"] = replace(w.units["u.service"], desired="loaded")
+    w.settle()
+    assert w.assigns[A, "u.service"].desired == "loaded"
+    assert w.where("u.service") == A
+
+
+def test_a_destroyed_unit_leaves_nothing() -> None:
+    w = world(unit("u.service"), unit("g.service", Global="true"))
+    w.units.clear()
+    w.settle()
+    assert not w.targets
+    assert not w.assigns
+
+
+def test_without_machines_each_unit_says_so() -> None:
+    w = world(unit("u.service"), machines="")
+    assert w.why("u.service") == "no machine is present"
+
+
+def test_a_frozen_unit_keeps_what_it_has_even_when_its_record_is_gone() -> None:
+    w = world(unit("u.service"), unit("v.service"))
+    w.frozen = frozenset({"u.service"})
+    del w.units["u.service"]
+    w.settle()
+    assert w.where("u.service") == A
+    assert w.machines_with("u.service") == [A]
+
+
+def test_stopped_and_started_again_waits_for_the_machine_that_still_stops_it() -> None:
+    w = world(unit("u.service"))
+    w.units["u.service"] = replace(w.units["u.service"], desired="inactive")
+    w.step()
+    w.units["u.service"] = replace(w.units["u.service"], desired="launched")
+    w.step()
+    assert w.where("u.service") == ""
+    assert w.why("u.service") == f"waits until machine {A} has stopped it"
+    w.obey()
+    w.settle()
+    assert w.where("u.service") == A
+
+
+# -- properties -------------------------------------------------------------------
+
+NAMES = [f"{stem}.service" for stem in ("a", "b", "web@1", "web@2", "web@3", "db")]
+GLOBS = [*NAMES, "web@*", "*", "[ab].service"]
+STATES: list[JobState] = ["inactive", "loaded", "launched"]
+
+
+@st.composite
+def units(draw: st.DrawFn, name: str) -> Unit:
+    desired = draw(st.sampled_from(STATES))
+    kind = draw(st.sampled_from(["plain", "id", "peer", "conflict", "replace", "global"]))
+    fleet: dict[str, str | list[str]] = {}
+    if kind == "id":
+        fleet["MachineID"] = draw(st.sampled_from([A, B, C, "d" * 32]))
+    elif kind == "peer":
+        fleet["MachineOf"] = draw(st.sampled_from([n for n in NAMES if n != name]))
+    elif kind == "replace":
+        fleet["Replaces"] = draw(st.sampled_from(NAMES))
+    elif kind == "global":
+        fleet["Global"] = "true"
+    if kind in ("conflict", "global") and draw(st.booleans()):
+        fleet["Conflicts"] = draw(st.sampled_from(GLOBS))
+    if kind != "id" and draw(st.booleans()):
+        fleet["MachineMetadata"] = draw(st.sampled_from(["az=1", "az=2"]))
+    return unit(name, desired, **fleet)
+
+
+def check(w: World) -> None:
+    """What must hold after every plan, whatever was there before."""
+    singles = {name: u for name, u in w.units.items() if not u.is_global and u.desired != "inactive"}
+    for name, u in singles.items():
+        held = [m for m in w.machines_with(name) if m in w.machines]
+        assert len(held) <= 1, f"{name} is assigned to {held}"
+        assert ([w.where(name)] if w.where(name) else []) == held
+        assert w.where(name) or w.why(name), f"{name} is not placed and says nothing"
+        if u.needs.machine_id and held:
+            assert u.needs.machine_id in (held[0], held[0][:8])
+        for peer in u.needs.peers:
+            assert not held or peer in [n for m, n in w.assigns if m == held[0]]
+    for machine, name in w.assigns:
+        assert machine in w.machines, f"{name} is assigned to {machine}, which is gone"
+        mine = w.units[name].needs
+        for key, values in mine.metadata:
+            assert w.machines[machine].metadata.get(key) in values
+        for other_machine, other in w.assigns:
+            if other_machine == machine and other != name:
+                assert not any(glob_match(pattern, other) for pattern in mine.conflicts), f"{name} beside {other}"
+
+
+class Cluster(RuleBasedStateMachine):
+    """Machines come and go, units are written, stopped and destroyed; agents obey late or at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+
+    @rule(letter=st.sampled_from("abcd"), az=st.sampled_from("12"))
+    def machine_appears_or_changes(self, letter: str, az: str) -> None:
+        self.world.machines[letter * 32] = Machine(letter * 32, metadata={"az": az})
+
+    @precondition(lambda self: self.world.machines)
+    @rule(data=st.data())
+    def machine_dies(self, data: st.DataObject) -> None:
+        self.world.lose(data.draw(st.sampled_from(sorted(self.world.machines))))
+
+    @rule(data=st.data(), name=st.sampled_from(NAMES))
+    def unit_is_written(self, data: st.DataObject, name: str) -> None:
+        self.world.units[name] = data.draw(units(name))
+
+    @precondition(lambda self: self.world.units)
+    @rule(data=st.data())
+    def unit_is_destroyed(self, data: st.DataObject) -> None:
+        del self.world.units[data.draw(st.sampled_from(sorted(self.world.units)))]
+
+    @rule()
+    def agents_obey(self) -> None:
+        self.world.obey()
+
+    @rule()
+    def agents_start_but_have_not_stopped(self) -> None:
+        self.world.states |= {key for key in self.world.assigns if key[0] in self.world.machines}
+
+    @invariant()
+    def planned(self) -> None:
+        w = self.world
+        before = {name: w.where(name) for name in w.units if w.where(name) in w.machines}
+        running = set(w.states)
+        w.step()
+        check(w)
+        for name in w.units:
+            here = w.where(name)
+            if here and before.get(name) != here:
+                others = [machine for machine, n in running if n == name and machine != here]
+                assert not others, f"{name} was placed on {here} while {others} ran it"
+        assert not w.step(), "a plan that was applied leaves something to do"
+
+
+TestCluster = Cluster.TestCase
+TestCluster.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_what_may_stay_stays(data: st.DataObject) -> None:
+    names = data.draw(st.lists(st.sampled_from(NAMES), unique=True))
+    w = World({name: unit(name) for name in names})
+    for letter in "abc":
+        w.machines[letter * 32] = Machine(letter * 32)
+    w.settle()
+    before = dict(w.targets)
+    lost = data.draw(st.sampled_from([A, B, C]))
+    w.lose(lost)
+    w.settle()
+    assert {n: t for n, t in before.items() if t.machine != lost}.items() <= w.targets.items()
