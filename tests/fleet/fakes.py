@@ -1,0 +1,186 @@
+# Copyright (c) 2026, flotilla.cluster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A systemd in memory with the calls that the agent makes, and whole machines on it for tests with a real etcd."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from flotilla_fleet.agent import Agent
+from flotilla_fleet.engine import Engine
+from flotilla_fleet.etcd import Etcd, EtcdError
+from flotilla_fleet.memory import Memory
+from flotilla_fleet.model import Machine
+from flotilla_fleet.presence import Presence
+from flotilla_fleet.registry import Keys, Registry
+from flotilla_fleet.systemd import ActiveState, SystemdError
+from flotilla_fleet.unitfile import parse_unit
+
+
+class FakeSystemd:
+    """Units of one machine. ``ExecStart=/bin/false`` fails; ``X-Stop=slow`` in [Service] stops when told so."""
+
+    def __init__(self) -> None:
+        self.paths: dict[str, Path] = {}
+        self.enabled: set[str] = set()
+        self.active: dict[str, str] = {}
+        """What runs: unit name -> the text it was started with."""
+        self.failed: set[str] = set()
+        self.in_memory: dict[str, str] = {}
+        self.calls: Counter[str] = Counter()
+        self.starts: Counter[str] = Counter()
+        self.stops: list[str] = []
+        self.let_stop = asyncio.Event()
+        self.let_stop.set()
+        self.slow: set[str] = set()
+        self.broken: set[str] = set()
+        """Names whose start is refused."""
+        self.on_state: Callable[[str, ActiveState], None] = lambda _name, _state: None
+
+    def _load(self, name: str) -> None:
+        if name in self.in_memory:
+            return
+        if name not in self.paths:
+            raise SystemdError(f"Unit {name} not found.", "org.freedesktop.systemd1.NoSuchUnit")
+        self.in_memory[name] = self.paths[name].read_text(encoding="utf-8")
+
+    async def start(self, name: str) -> asyncio.Future[str]:
+        self.calls["start"] += 1
+        if name in self.broken:
+            raise SystemdError(f"Unit {name} has a bad unit file setting.", "org.freedesktop.systemd1.BadUnitSetting")
+        self._load(name)
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        if name in self.active:
+            future.set_result("done")
+            return future
+        self.starts[name] += 1
+        text = self.in_memory[name]
+        if any(o.name == "ExecStart" and o.value == "/bin/false" for o in parse_unit(text)):
+            self.failed.add(name)
+            self.on_state(name, ActiveState("", "failed", "failed"))
+            future.set_result("failed")
+            return future
+        self.active[name] = text
+        self.on_state(name, ActiveState("", "activating", "start"))
+        self.on_state(name, ActiveState("", "active", "running"))
+        future.set_result("done")
+        return future
+
+    async def stop(self, name: str) -> None:
+        self.calls["stop"] += 1
+        if name in self.slow:
+            self.on_state(name, ActiveState("", "deactivating", "stop"))
+            await self.let_stop.wait()
+        if self.active.pop(name, None) is not None:
+            self.stops.append(name)
+            self.on_state(name, ActiveState("", "inactive", "dead"))
+
+    async def reload(self) -> None:
+        self.calls["reload"] += 1
+        for name in list(self.in_memory):
+            if name in self.paths and self.paths[name].exists():
+                self.in_memory[name] = self.paths[name].read_text(encoding="utf-8")
+
+    async def is_loaded(self, name: str) -> bool:
+        return name in self.in_memory
+
+    async def state(self, name: str) -> ActiveState:
+        with suppress(SystemdError):
+            self._load(name)
+        load = "bad-setting" if name in self.broken else "loaded" if name in self.in_memory else "not-found"
+        if name in self.active:
+            return ActiveState(load, "active", "running")
+        if name in self.failed:
+            return ActiveState(load, "failed", "failed")
+        return ActiveState(load, "inactive", "dead")
+
+    async def link(self, paths: list[str]) -> None:
+        self.calls["link"] += 1
+        for path in map(Path, paths):
+            if not path.is_file():
+                raise SystemdError(f"{path} does not exist")
+            self.paths[path.name] = path
+
+    async def enable(self, paths: list[str]) -> None:
+        self.calls["enable"] += 1
+        self.enabled.update(Path(path).name for path in paths)
+
+    async def disable(self, names: list[str]) -> None:
+        self.calls["disable"] += 1
+        for name in names:
+            self.paths.pop(name, None)
+            self.enabled.discard(name)
+
+    async def reset_failed(self, name: str) -> None:
+        self.failed.discard(name)
+        if name not in self.active:
+            self.in_memory.pop(name, None)
+
+
+class FakeMachine:
+    """One machine with agent, presence and engine on a real etcd; ``crash`` is power loss, ``restart`` a new fleetd."""
+
+    def __init__(self, letter: str, endpoints: list[str], directory: Path, ttl: int = 2, prefix: str = "/t/") -> None:
+        self.id = letter * 32
+        self.ip = f"192.0.2.{ord(letter)}"
+        self.boot = f"boot-{letter}"
+        self.endpoints = endpoints
+        self.directory = directory
+        self.ttl = ttl
+        self.keys = Keys(prefix)
+        self.systemd = FakeSystemd()
+        self.metadata: dict[str, str] = {}
+        self.tasks: list[asyncio.Task[None]] = []
+        self.build()
+
+    def build(self) -> None:
+        self.etcd = Etcd(self.endpoints, timeout=1.0)
+        memory = Memory(self.directory / "memory")
+        self.registry = Registry(self.etcd, self.keys)
+        self.agent = Agent(self.id, self.etcd, self.keys, self.systemd, self.directory / "units", memory)
+        self.systemd.on_state = self.agent.on_state
+        self.engine = Engine(self.etcd, self.keys, self.id, self.ttl, memory)
+        machine = Machine(self.id, self.ip, self.metadata, self.boot, version="test")
+        self.presence = Presence(self.etcd, self.keys, machine, self.ttl, memory, self.agent.on_lease)
+
+    async def start(self) -> None:
+        await self.agent.refresh()
+        self.agent.systemd_is_up(True)
+        jobs = (self.presence.run(), self.agent.run(), self.agent.publish(), self.engine.run())
+        self.tasks = [asyncio.create_task(job) for job in jobs]
+
+    async def crash(self) -> None:
+        """fleetd is killed: nothing is said to anybody."""
+        for task in [*self.tasks, *self.agent._workers.values()]:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        self.tasks = []
+        await self.etcd.close()
+
+    async def die(self) -> None:
+        """The machine loses power: units are gone, /run is empty."""
+        await self.crash()
+        self.systemd = FakeSystemd()
+        for path in sorted(self.directory.rglob("*")):
+            if path.is_file():
+                path.unlink()
+        self.boot += "+"
+
+    async def restart(self) -> None:
+        await self.crash()
+        self.build()
+        await self.start()
+
+    async def boot_again(self) -> None:
+        self.build()
+        await self.start()
+
+    async def stop(self) -> None:
+        with suppress(EtcdError):
+            await self.engine.resign()
+        await self.crash()
