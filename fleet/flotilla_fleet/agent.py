@@ -349,7 +349,8 @@ class Agent:
             except (SystemdError, OSError) as exc:
                 self._complain(name, exc)
             else:
-                self.errors.pop(name, None)
+                if name not in self.frozen:
+                    self.errors.pop(name, None)
                 if not news.is_set():
                     break
                 continue

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from fakes import FakeMachine
+from support.etcd import EtcdProcess, etcd_or_skip
+
 from flotilla_fleet.etcd import Etcd, op_put
 from flotilla_fleet.model import JobState
 from flotilla_fleet.unitfile import UnitOption, parse_unit
-
-from support.etcd import EtcdProcess, etcd_or_skip
 
 SLEEP = "[Service]\nExecStart=/bin/sleep infinity\n"
 TTL = 2
@@ -52,7 +52,7 @@ class Cluster:
         return sorted(letter for letter, m in self.machines.items() if name in m.systemd.active)
 
     async def until_running(self, name: str, count: int = 1) -> float:
-        return await self.until(lambda: len(self.running(name)) == count, f"{name} on {count}, is on {self.running(name)}")
+        return await self.until(lambda: len(self.running(name)) == count, f"{name} running on {count}")
 
     async def until_states(self, name: str, count: int, active: str = "active") -> None:
         for _ in range(500):

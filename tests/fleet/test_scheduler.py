@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from flotilla_fleet.model import Assignment, JobState, Machine, Target, Unit
-from flotilla_fleet.scheduler import Plan, Snapshot, plan
-from flotilla_fleet.unitfile import UnitOption, glob_match
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from flotilla_fleet.model import Assignment, JobState, Machine, Target, Unit
+from flotilla_fleet.scheduler import Plan, Snapshot, plan
+from flotilla_fleet.unitfile import UnitOption, glob_match
 
 A, B, C = "a" * 32, "b" * 32, "c" * 32
 

@@ -1,0 +1,237 @@
+# Copyright (c) 2026, flotilla.cluster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The agent's decisions, and the agent without etcd or systemd."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fakes import FakeSystemd
+
+from flotilla_fleet.agent import Agent, Local, Step, digest_of, next_step
+from flotilla_fleet.etcd import KV, Etcd, RangeResult
+from flotilla_fleet.memory import Memory
+from flotilla_fleet.model import Assignment, JobState, encode_assignment
+from flotilla_fleet.registry import Keys
+from flotilla_fleet.systemd import ActiveState, unescape_path
+from flotilla_fleet.unitfile import parse_unit, serialize
+
+TEXT = "[Service]\nExecStart=/bin/true\n"
+ME = "a" * 32
+
+
+def want(text: str = TEXT, desired: JobState = "launched", name: str = "u.service") -> Assignment:
+    return Assignment(name, tuple(parse_unit(text)), desired)
+
+
+def have(text: str = TEXT, job: JobState = "loaded", stopped: bool = False) -> Local:
+    copy = want(text)
+    return Local(digest_of(serialize(copy.options)), copy.hash, job, stopped)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "held", "step"),
+    [
+        (None, None, Step.NOTHING),
+        (want(), None, Step.INSTALL),
+        (want(), have(), Step.START),
+        (want(), have(job="launched"), Step.NOTHING),
+        (want(desired="loaded"), have(), Step.NOTHING),
+        (want(desired="loaded"), have(job="launched"), Step.STOP),
+        (None, have(job="launched"), Step.STOP),
+        (None, have(), Step.STOP),
+        (None, have(stopped=True), Step.REMOVE),
+        (want("[Service]\nExecStart=/bin/false\n"), have(job="launched"), Step.STOP),
+        (want("[Service]\nExecStart=/bin/false\n"), have(stopped=True), Step.INSTALL),
+        (want(), have(stopped=True), Step.START),
+    ],
+)
+def test_next_step(wanted: Assignment | None, held: Local | None, step: Step) -> None:
+    assert next_step(wanted, held) is step
+
+
+def test_every_pair_comes_to_rest() -> None:
+    """Taking the steps as the agent does ends, for each pair, with the machine as wanted."""
+    texts = [TEXT, "[Service]\nExecStart=/bin/other\n"]
+    states: list[JobState] = ["loaded", "launched"]
+    wanted = [None, *(want(text, state) for text in texts for state in states)]
+    held = [None, *(have(text, state, stopped) for text in texts for state in states for stopped in (True, False))]
+    for goal in wanted:
+        for start in held:
+            local: Local | None = start
+            for _ in range(6):
+                step = next_step(goal, local)
+                if step is Step.NOTHING:
+                    break
+                if step is Step.INSTALL:
+                    assert goal is not None
+                    local = have(serialize(goal.options))
+                elif step is Step.REMOVE:
+                    local = None
+                elif step is Step.START:
+                    assert local is not None
+                    local = replace(local, job="launched", stopped=False)
+                else:
+                    assert local is not None
+                    same = goal is not None and digest_of(serialize(goal.options)) == local.digest
+                    local = replace(local, job="loaded", stopped=not same)
+            if goal is None:
+                assert local is None
+            else:
+                assert local is not None
+                assert local.job == goal.desired
+                assert local.digest == digest_of(serialize(goal.options))
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/org/freedesktop/systemd1/unit/hello_2eservice", "hello.service"),
+        ("/org/freedesktop/systemd1/unit/web_401_2eservice", "web@1.service"),
+        ("/org/freedesktop/systemd1/unit/a_2db_5fc_5cx2d_2etimer", "a-b_c\\x2d.timer"),
+        ("/org/freedesktop/systemd1/unit/bad_zz", ""),
+    ],
+)
+def test_unit_names_of_object_paths(path: str, name: str) -> None:
+    assert unescape_path(path) == name
+
+
+def everything(directory: Path) -> list[Path]:
+    return sorted(directory.rglob("*"))
+
+
+class Rig:
+    """An agent whose etcd is never asked: listings are handed to it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.systemd = FakeSystemd()
+        self.build()
+
+    def build(self) -> None:
+        memory = Memory(self.directory / "memory")
+        etcd = Etcd(["http://127.0.0.1:1"])
+        self.agent = Agent(ME, etcd, Keys("/t/"), self.systemd, self.directory / "units", memory)
+        self.systemd.on_state = self.agent.on_state
+        self.agent.systemd_is_up(True)
+
+    async def list(self, *assignments: Assignment, **raw: bytes) -> None:
+        kvs = [KV(f"/t/assign/{ME}/{a.name}", encode_assignment(a).encode(), 1, 1) for a in assignments]
+        kvs += [KV(f"/t/assign/{ME}/{name}", value, 1, 1) for name, value in raw.items()]
+        self.agent._take_listing(RangeResult(1, tuple(kvs)))
+        await self.rest()
+
+    async def rest(self) -> None:
+        for _ in range(200):
+            await asyncio.sleep(0.005)
+            if not self.agent._workers and self.agent.installer._task is not None and self.agent.installer._task.done():
+                return
+
+
+async def test_only_what_etcd_was_read_without_is_removed(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await rig.list(want())
+    assert "u.service" in rig.systemd.active
+    rig.build()
+    await rig.rest()
+    assert "u.service" in rig.systemd.active, "stopped before the assignments were read"
+    await rig.list()
+    assert "u.service" not in rig.systemd.active
+    assert not (tmp_path / "units/u.service").exists()
+    assert not rig.agent.memory.names("unit-")
+
+
+async def test_an_unreadable_assignment_leaves_the_unit_alone(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await rig.list(want())
+    await rig.list(**{"u.service": b"{"})
+    assert "u.service" in rig.systemd.active
+    assert "u.service" in rig.agent.errors
+    await rig.list(want(desired="loaded"))
+    assert "u.service" not in rig.systemd.active
+
+
+@pytest.mark.parametrize("name", ["../../etc/cron.d/x.service", "a/b.service", "t@.service", "x", "nl\n.service"])
+async def test_names_that_could_do_harm_are_refused(tmp_path: Path, name: str) -> None:
+    rig = Rig(tmp_path)
+    before = everything(tmp_path)
+    await rig.list(want(name=name))
+    assert everything(tmp_path) == before
+    assert rig.systemd.calls["start"] == 0
+
+
+async def test_a_restart_of_the_agent_starts_nothing_that_was_stopped_by_hand(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await rig.list(want())
+    await rig.systemd.stop("u.service")
+    rig.build()
+    await rig.list(want())
+    assert "u.service" not in rig.systemd.active
+    assert rig.systemd.starts["u.service"] == 1
+
+
+async def test_replacing_content_reloads_once_and_new_units_never(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await rig.list(*(want(name=f"u{n}.service") for n in range(20)))
+    assert rig.systemd.calls["reload"] == 0
+    assert rig.systemd.calls["link"] < 5
+    other = "[Service]\nExecStart=/bin/other\n"
+    await rig.list(*(want(other, name=f"u{n}.service") for n in range(20)))
+    assert rig.systemd.calls["reload"] <= 2
+    assert all("other" in text for text in rig.systemd.active.values())
+    assert len(rig.systemd.active) == 20
+
+
+async def test_a_unit_with_an_install_section_is_enabled(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await rig.list(want(TEXT + "\n[Install]\nWantedBy=multi-user.target\n"))
+    assert rig.systemd.enabled == {"u.service"}
+    await rig.list()
+    assert rig.systemd.enabled == set()
+
+
+async def test_a_hanging_stop_holds_up_nobody_else(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await rig.list(want(), want(name="v.service"))
+    rig.systemd.slow.add("u.service")
+    rig.systemd.let_stop.clear()
+    rig.agent._take_listing(RangeResult(2, ()))
+    for _ in range(100):
+        await asyncio.sleep(0.005)
+    assert "v.service" not in rig.systemd.active
+    assert rig.agent.states["u.service"].active == "deactivating"
+    rig.systemd.let_stop.set()
+    await rig.rest()
+    assert not rig.systemd.active
+
+
+async def test_a_forgotten_unit_is_told_as_loaded_and_dead(tmp_path: Path) -> None:
+    """systemd drops stopped units from memory; for fleet the unit is still loaded on this machine."""
+    rig = Rig(tmp_path)
+    await rig.list(want(desired="loaded"))
+    rig.agent.on_state("u.service", ActiveState("not-found", "inactive", "dead"))
+    assert rig.agent.states["u.service"] == ActiveState("loaded", "inactive", "dead")
+
+
+async def test_draining_stops_and_removes_everything(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await rig.list(want(), want(name="v.service"))
+    assert await rig.agent.drain(5)
+    assert not rig.systemd.active
+    assert not list((tmp_path / "units").iterdir())
+
+
+async def test_a_crash_looping_unit_is_written_a_few_times_and_then_once_a_second(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await rig.list(want())
+    written = 0
+    for number in range(100):
+        rig.agent.on_state("u.service", ActiveState("", "activating" if number % 2 else "failed", str(number)))
+        due, wait = rig.agent._due()
+        written += len(due)
+        assert due or 0 < wait <= 1
+    assert 1 <= written <= 6
