@@ -148,7 +148,11 @@ def _read(path: str) -> str:
 def _start(argv: list[str]) -> subprocess.Popen[bytes] | None:
     try:
         return subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, "LC_ALL": "C"}
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "LC_ALL": "C"},
         )
     except OSError:
         return None
@@ -292,7 +296,11 @@ def read_apt_cache_age(now: float, root: str = "/") -> int | None:
         return None
     newest = 0.0
     # apt sets the times of the lists themselves to those of the server, so only the directories tell.
-    for path in (lists, os.path.join(lists, "partial"), os.path.join(root, "var/lib/apt/periodic/update-success-stamp")):
+    for path in (
+        lists,
+        os.path.join(lists, "partial"),
+        os.path.join(root, "var/lib/apt/periodic/update-success-stamp"),
+    ):
         try:
             newest = max(newest, os.stat(path).st_mtime)
         except OSError:
@@ -321,8 +329,14 @@ def read_host(packages: t.Sequence[str], ports: bool) -> dict[str, t.Any]:
     """Read everything C(host_info) returns. Raises ValueError for a name that no package can have."""
     for name in packages:
         if not PACKAGE_NAME.match(name):
-            raise ValueError(f"packages: {name!r} cannot be the name of a package; use lower-case letters, digits, '+', '.' and '-'.")
-    dpkg = _start(["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package} ${Version}\n", *packages]) if packages else None
+            raise ValueError(
+                f"packages: {name!r} cannot be the name of a package; use lower-case letters, digits, '+', '.' and '-'."
+            )
+    dpkg = (
+        _start(["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package} ${Version}\n", *packages])
+        if packages
+        else None
+    )
     detect = _start(["systemd-detect-virt"])
     now = time.time()
     booted = os.path.isdir("/run/systemd/system")

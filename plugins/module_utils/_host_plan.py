@@ -18,7 +18,13 @@ import os.path
 import re
 import typing as t
 
-UNIT_DIRECTORIES = ("/etc/systemd/system/", "/run/systemd/system/", "/usr/lib/systemd/", "/lib/systemd/", "/usr/local/lib/systemd/")
+UNIT_DIRECTORIES = (
+    "/etc/systemd/system/",
+    "/run/systemd/system/",
+    "/usr/lib/systemd/",
+    "/lib/systemd/",
+    "/usr/local/lib/systemd/",
+)
 UNIT_NAME = re.compile(r"^[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]+)?\.(service|socket|timer|target|path|mount)$")
 ACCOUNT_NAME = re.compile(r"^[a-z_][a-z0-9_-]{0,31}$")
 VERSION_NAME = re.compile(r"^[0-9a-f]{12}$")
@@ -147,7 +153,9 @@ class Stamp(t.NamedTuple):
 class Observed(t.NamedTuple):
     paths: t.Mapping[str, PathState] = {}
     trees: t.Mapping[str, TreeState] = {}
-    users: t.Mapping[str, frozenset[str]] = {}  # account -> supplementary groups; accounts that do not exist are left out
+    users: t.Mapping[
+        str, frozenset[str]
+    ] = {}  # account -> supplementary groups; accounts that do not exist are left out
     groups: frozenset[str] = frozenset()
     units: t.Mapping[str, UnitState] = {}
     stamp: Stamp | None = None
@@ -191,7 +199,12 @@ class Plan(t.NamedTuple):
     @property
     def touches_running(self) -> bool:
         """Whether something is about to change that the running process was started with."""
-        return any(f.restart for f in self.files) or any(x.restart for x in self.links) or any(x.restart for x in self.switches) or bool(self.remove)
+        return (
+            any(f.restart for f in self.files)
+            or any(x.restart for x in self.links)
+            or any(x.restart for x in self.switches)
+            or bool(self.remove)
+        )
 
     @property
     def paths(self) -> list[str]:
@@ -243,6 +256,18 @@ def is_unit_path(path: str) -> bool:
     return path.startswith(UNIT_DIRECTORIES)
 
 
+def own_unit_file(unit: str, desired: Desired) -> FileSpec | None:
+    """The described file that a unit is loaded from, None when it comes from elsewhere, such as a package."""
+    for spec in desired.files:
+        if is_unit_path(spec.path) and os.path.basename(spec.path) == unit_file_name(unit):
+            return spec
+    return None
+
+
+def _changed_since(path: str, unit: UnitState, observed: Observed) -> bool:
+    return observed.paths.get(path, PathState()).changed_at > unit.started_at - CLOCK_TICK
+
+
 def restart_reasons(desired: Desired, observed: Observed) -> list[str]:
     """Why the running unit does not run what is on disk (as it was found, before this call writes anything).
 
@@ -268,7 +293,7 @@ def restart_reasons(desired: Desired, observed: Observed) -> list[str]:
     reasons = [
         f"{path} changed after it was started"
         for path in relevant_paths(desired)
-        if observed.paths.get(path, PathState()).changed_at > unit.started_at - CLOCK_TICK
+        if _changed_since(path, unit, observed)
     ]
     if unit.need_reload:
         reasons.append("its unit file changed after systemd loaded it")
@@ -286,7 +311,8 @@ def _plan_files(desired: Desired, observed: Observed) -> tuple[list[FileSpec], l
     for spec in desired.files:
         found = observed.paths.get(spec.path, PathState())
         if found.kind in ("directory", "other"):
-            problems.append(f"{spec.path} should be a file but is a {'directory' if found.kind == 'directory' else 'special file'}; move it away.")
+            kind = "directory" if found.kind == "directory" else "special file"
+            problems.append(f"{spec.path} should be a file but is a {kind}; move it away.")
         elif found.kind != "file" or found.content != spec.content:
             write.append(spec)
         elif found.mode != spec.mode or _owner_differs(spec.owner, spec.group, found):
@@ -334,7 +360,9 @@ def _plan_trees(desired: Desired, observed: Observed) -> tuple[list[TreeSpec], l
     return build, switch, prune
 
 
-def _plan_accounts(desired: Desired, observed: Observed) -> tuple[list[str], list[UserSpec], list[tuple[str, tuple[str, ...]]]]:
+def _plan_accounts(
+    desired: Desired, observed: Observed
+) -> tuple[list[str], list[UserSpec], list[tuple[str, tuple[str, ...]]]]:
     groups = [name for name in desired.groups if name not in observed.groups]
     users = [user for user in desired.users if user.name not in observed.users]
     memberships = []
@@ -352,10 +380,12 @@ def _unknown_owners(desired: Desired, observed: Observed) -> list[str]:
     found = []
     specs: list[FileSpec | DirectorySpec] = [*desired.directories, *desired.files]
     for spec in specs:
-        if spec.owner not in users and not spec.owner.isdigit():
-            found.append(f"{spec.path} should belong to user {spec.owner}, which does not exist; add it to users or install its package first.")
-        if spec.group not in groups and not spec.group.isdigit():
-            found.append(f"{spec.path} should belong to group {spec.group}, which does not exist; add it to groups or install its package first.")
+        for kind, name, known in (("user", spec.owner, users), ("group", spec.group, groups)):
+            if name not in known and not name.isdigit():
+                found.append(
+                    f"{spec.path} should belong to {kind} {name}, which does not exist;"
+                    f" add it to {kind}s or install its package first."
+                )
     for user in desired.users:
         for group in (user.group, *user.groups):
             if group not in groups:
@@ -363,41 +393,44 @@ def _unknown_owners(desired: Desired, observed: Observed) -> list[str]:
     return found
 
 
+def _enable_step(unit: str, desired: Desired, observed: Observed, write: t.Sequence[FileSpec]) -> str:
+    """What to do about the start of one unit at boot: "", "enable", "reenable", "disable", or "masked": impossible."""
+    state = observed.units.get(unit, UnitState()).file_state
+    if not desired.enabled:
+        return "disable" if state in ("enabled", "enabled-runtime") else ""
+    own = own_unit_file(unit, desired)
+    if own is None:
+        if state.startswith("masked"):
+            return "masked"
+        return "" if state in ENABLED_STATES else "enable"
+    # From here on the unit file is ours, so its text says what systemd will see; a mask in its place is replaced.
+    wanted = install_section(own.content)
+    if not wanted:
+        return ""
+    if state not in ENABLED_STATES or (own in write and state == "static"):
+        return "enable"
+    before = observed.paths.get(own.path, PathState()).content
+    return "reenable" if own in write and before is not None and install_section(before) != wanted else ""
+
+
 def _plan_enable(
     desired: Desired, observed: Observed, write: t.Sequence[FileSpec]
-) -> tuple[list[str], list[str], list[str], list[str]]:
-    """Units to enable, to enable again (their [Install] changed), to disable; and problems."""
-    enable: list[str] = []
-    again: list[str] = []
-    disable: list[str] = []
-    problems: list[str] = []
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Units by what to do about them, and problems."""
+    steps: dict[str, list[str]] = {}
     for unit in (*desired.sockets, desired.name):
-        state = observed.units.get(unit, UnitState()).file_state
-        own = [f for f in desired.files if is_unit_path(f.path) and os.path.basename(f.path) == unit_file_name(unit)]
-        masked = state.startswith("masked")
-        if not desired.enabled:
-            if state in ("enabled", "enabled-runtime"):
-                disable.append(unit)
-            continue
-        if masked and not own:
-            if desired.state == "started":
-                problems.append(f"{unit} is masked and cannot be started; run 'systemctl unmask {unit}' on the host when that is not meant to be.")
-            continue
-        if own:
-            wanted = install_section(own[0].content)
-            before = observed.paths.get(own[0].path, PathState()).content
-            if not wanted:
-                continue
-            if state not in ENABLED_STATES or (own[0] in write and state == "static"):
-                enable.append(unit)
-            elif own[0] in write and before is not None and install_section(before) != wanted:
-                again.append(unit)
-        elif state not in ENABLED_STATES:
-            enable.append(unit)
-    return enable, again, disable, problems
+        steps.setdefault(_enable_step(unit, desired, observed, write), []).append(unit)
+    problems = [
+        f"{unit} is masked and cannot be started; run 'systemctl unmask {unit}' on the host if that is not meant to be."
+        for unit in steps.get("masked", [])
+        if desired.state == "started"
+    ]
+    return steps, problems
 
 
-def _plan_sockets(desired: Desired, observed: Observed, write: t.Sequence[FileSpec]) -> tuple[list[str], list[str], list[str]]:
+def _plan_sockets(
+    desired: Desired, observed: Observed, write: t.Sequence[FileSpec]
+) -> tuple[list[str], list[str], list[str]]:
     """Sockets to start, to restart (their own unit file changed), to stop."""
     start: list[str] = []
     restart: list[str] = []
@@ -411,10 +444,9 @@ def _plan_sockets(desired: Desired, observed: Observed, write: t.Sequence[FileSp
         if not unit.running:
             start.append(name)
             continue
-        for spec in desired.files:
-            if is_unit_path(spec.path) and os.path.basename(spec.path) == name:
-                if spec in write or observed.paths.get(spec.path, PathState()).changed_at > unit.started_at - CLOCK_TICK:
-                    restart.append(name)
+        own = own_unit_file(name, desired)
+        if own and (own in write or _changed_since(own.path, unit, observed)):
+            restart.append(name)
     return start, restart, stop
 
 
@@ -441,7 +473,7 @@ def make_plan(desired: Desired, observed: Observed) -> Plan:
     problems += found
     build, switch, prune = _plan_trees(desired, observed)
     groups, users, memberships = _plan_accounts(desired, observed)
-    enable, reenable, disable, found = _plan_enable(desired, observed, write)
+    steps, found = _plan_enable(desired, observed, write)
     problems += found
     remove = [path for path in desired.absent if observed.paths.get(path, PathState()).kind != "absent"]
     start_sockets, restart_sockets, stop_sockets = _plan_sockets(desired, observed, write)
@@ -482,9 +514,9 @@ def make_plan(desired: Desired, observed: Observed) -> Plan:
         trees=tuple(build),
         switches=tuple(switch),
         prune=tuple(prune),
-        enable=tuple(enable),
-        reenable=tuple(reenable),
-        disable=tuple(disable),
+        enable=tuple(steps.get("enable", ())),
+        reenable=tuple(steps.get("reenable", ())),
+        disable=tuple(steps.get("disable", ())),
         reload=reload_units,
         start_sockets=tuple(start_sockets),
         restart_sockets=tuple(restart_sockets),

@@ -136,7 +136,7 @@ def wait_ready(
     """Try all checks until each has passed once or `deadline` (time.monotonic()) is over.
 
     Nobody tells us when another program starts to answer, so this asks; at first every 50 ms, later twice a second.
-    `still_alive` is asked about once a second; False ends the wait. Returns sentences about the checks that never passed.
+    `still_alive` is asked about once a second; False ends the wait. Returns a sentence for each check that failed.
     """
     waiting = list(checks)
     last: dict[int, str] = {}

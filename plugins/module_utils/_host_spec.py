@@ -30,7 +30,12 @@ _OWNER = {
 
 ARGUMENTS: dict[str, t.Any] = {
     "name": {"type": "str", "required": True},
-    "groups": {"type": "list", "elements": "dict", "default": [], "options": {"name": {"type": "str", "required": True}}},
+    "groups": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {"name": {"type": "str", "required": True}},
+    },
     "users": {
         "type": "list",
         "elements": "dict",
@@ -112,7 +117,11 @@ ARGUMENTS: dict[str, t.Any] = {
             "argv": {"type": "list", "elements": "str"},
             "contains": {"type": "str"},
         },
-        "required_if": [("type", "tcp", ["port"]), ("type", "http", ["url", "unix_socket"], True), ("type", "command", ["argv"])],
+        "required_if": [
+            ("type", "tcp", ["port"]),
+            ("type", "http", ["url", "unix_socket"], True),
+            ("type", "command", ["argv"]),
+        ],
         "mutually_exclusive": [("url", "unix_socket")],
     },
     "ready_timeout": {"type": "int", "default": 60},
@@ -140,13 +149,17 @@ def _mode(value: str, option: str) -> int:
 
 def _unit(value: str, option: str) -> str:
     if len(value) > 255 or not plans.UNIT_NAME.match(value):
-        raise ValueError(f"{option}: {value!r} is no name of a systemd unit such as 'etcd.service'; give it with its type.")
+        raise ValueError(
+            f"{option}: {value!r} is no name of a systemd unit such as 'etcd.service'; give it with its type."
+        )
     return value
 
 
 def _account(value: str, option: str) -> str:
     if not plans.ACCOUNT_NAME.match(value):
-        raise ValueError(f"{option}: {value!r} is no name of a system account; use lower-case letters, digits, '-' and '_', at most 32.")
+        raise ValueError(
+            f"{option}: {value!r} is no name of a system account; use up to 32 lower-case letters, digits, '-' and '_'."
+        )
     return value
 
 
@@ -162,7 +175,9 @@ def _content(item: t.Mapping[str, t.Any], option: str) -> bytes:
 def _file(item: t.Mapping[str, t.Any]) -> plans.FileSpec:
     option = f"files[{item['path']}]"
     if item.get("validate") and "%s" not in item["validate"]:
-        raise ValueError(f"{option}: validate {item['validate']!r} must hold %s, which stands for the path of the new content.")
+        raise ValueError(
+            f"{option}: validate {item['validate']!r} must hold %s, which stands for the path of the new content."
+        )
     return plans.FileSpec(
         path=_path(item["path"], "files"),
         content=_content(item, option),
@@ -180,7 +195,12 @@ def _tree(item: t.Mapping[str, t.Any]) -> plans.TreeSpec:
     if not item["files"]:
         raise ValueError(f"trees[{root}]: files is empty; a tree needs at least one file.")
     for relative in item["files"]:
-        if not relative or relative.startswith("/") or os.path.normpath(relative) != relative or relative.split("/")[0] == "..":
+        if (
+            not relative
+            or relative.startswith("/")
+            or os.path.normpath(relative) != relative
+            or relative.split("/")[0] == ".."
+        ):
             raise ValueError(f"trees[{root}]: {relative!r} must be a relative path inside the tree, without '..'.")
     link = item["link"]
     if not link or "/" in link or link in (".", "..") or plans.VERSION_NAME.match(link):
@@ -229,11 +249,18 @@ def desired_from(params: t.Mapping[str, t.Any]) -> plans.Desired:
             for item in params["users"]
         ),
         directories=tuple(
-            plans.DirectorySpec(_path(item["path"], "directories"), item["owner"], item["group"], _mode(item["mode"], f"directories[{item['path']}]"))
+            plans.DirectorySpec(
+                _path(item["path"], "directories"),
+                item["owner"],
+                item["group"],
+                _mode(item["mode"], f"directories[{item['path']}]"),
+            )
             for item in params["directories"]
         ),
         files=tuple(_file(item) for item in params["files"]),
-        links=tuple(plans.LinkSpec(_path(item["path"], "links"), item["target"], item["restart"]) for item in params["links"]),
+        links=tuple(
+            plans.LinkSpec(_path(item["path"], "links"), item["target"], item["restart"]) for item in params["links"]
+        ),
         trees=tuple(_tree(item) for item in params["trees"]),
         absent=tuple(_absent(path) for path in params["absent"]),
         enabled=params["enabled"],
@@ -251,7 +278,7 @@ def _summary(text: str) -> str:
 
 
 def printable(params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Parameters for the invocation that Ansible returns with each result: contents as summaries, sensitive ones not at all."""
+    """Parameters for the invocation that Ansible returns: contents as summaries, sensitive ones not at all."""
     files = []
     for item in params["files"]:
         shown = dict(item)
@@ -259,12 +286,15 @@ def printable(params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
             if shown.get(key) is not None:
                 shown[key] = HIDDEN if item["sensitive"] else _summary(str(shown[key]))
         files.append(shown)
-    trees = [{**item, "files": {path: _summary(str(text)) for path, text in item["files"].items()}} for item in params["trees"]]
+    trees = [
+        {**item, "files": {path: _summary(str(text)) for path, text in item["files"].items()}}
+        for item in params["trees"]
+    ]
     return {"files": files, "trees": trees}
 
 
 def secrets(desired: plans.Desired) -> set[str]:
-    """Texts that Ansible has to blank out wherever they turn up in the result: sensitive contents and their longer lines."""
+    """Texts for Ansible to blank out wherever they turn up in the result: sensitive contents and their longer lines."""
     found: set[str] = set()
     for spec in desired.files:
         if spec.sensitive:
@@ -308,9 +338,16 @@ def differences(desired: plans.Desired, observed: plans.Observed, plan: plans.Pl
         found = observed.paths.get(spec.path, plans.PathState())
         before = "" if found.kind == "absent" else _attributes(found.owner, found.group, found.mode)
         shown.append(
-            {"before_header": spec.path, "after_header": spec.path, "before": before, "after": _attributes(spec.owner, spec.group, spec.mode)}
+            {
+                "before_header": spec.path,
+                "after_header": spec.path,
+                "before": before,
+                "after": _attributes(spec.owner, spec.group, spec.mode),
+            }
         )
-    links = [(link.path, link.target) for link in plan.links] + [(tree.link_path, tree.version) for tree in plan.switches]
+    links = [(link.path, link.target) for link in plan.links] + [
+        (tree.link_path, tree.version) for tree in plan.switches
+    ]
     for path, target in links:
         found = observed.paths.get(path, plans.PathState())
         before = f"{found.target}\n" if found.kind == "link" else ""
@@ -320,7 +357,12 @@ def differences(desired: plans.Desired, observed: plans.Observed, plan: plans.Pl
     before_lines, after_lines = _state_lines(desired, observed, plan)
     if before_lines != after_lines:
         shown.append(
-            {"before_header": desired.name, "after_header": desired.name, "before": "".join(before_lines), "after": "".join(after_lines)}
+            {
+                "before_header": desired.name,
+                "after_header": desired.name,
+                "before": "".join(before_lines),
+                "after": "".join(after_lines),
+            }
         )
     return shown
 
@@ -353,7 +395,7 @@ def _state_lines(desired: plans.Desired, observed: plans.Observed, plan: plans.P
 
 
 def try_validators(plan: plans.Plan) -> None:
-    """Run the validators on copies outside of the target directories, where their programs are there. Raises HostError."""
+    """Run the validators whose programs are there on copies outside of the target directories. Raises HostError."""
     specs = [spec for spec in plan.files if spec.validate and shutil.which(spec.validate.split()[0])]
     for spec in specs:
         with tempfile.TemporaryDirectory(prefix="flotilla-") as directory:

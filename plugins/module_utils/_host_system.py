@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import json
 import os
@@ -77,7 +78,9 @@ def run(argv: t.Sequence[str], timeout: float = COMMAND_TIMEOUT) -> CommandResul
         return CommandResult(126, "", f"{argv[0]}: {error.strerror}")
     except subprocess.TimeoutExpired:
         return CommandResult(124, "", f"{argv[0]} did not end within {timeout:g} s")
-    return CommandResult(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
+    return CommandResult(
+        done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
+    )
 
 
 def must(argv: t.Sequence[str], doing: str, timeout: float = COMMAND_TIMEOUT) -> CommandResult:
@@ -173,7 +176,9 @@ def parse_units(names: t.Sequence[str], text: str, now_wall: float, now_monotoni
     units: dict[str, UnitState] = {}
     for name, block in zip(names, text.strip("\n").split("\n\n")):
         values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        started = int(values.get("ExecMainStartTimestampMonotonic") or 0) or int(values.get("ActiveEnterTimestampMonotonic") or 0)
+        started = int(values.get("ExecMainStartTimestampMonotonic") or 0) or int(
+            values.get("ActiveEnterTimestampMonotonic") or 0
+        )
         units[name] = UnitState(
             load=values.get("LoadState", ""),
             active=values.get("ActiveState", ""),
@@ -223,7 +228,11 @@ def observe(desired: Desired) -> Observed:
         paths[spec.path] = look_at_path(spec.path, True)
 
     users: dict[str, frozenset[str]] = {}
-    wanted = {user.name for user in desired.users} | {f.owner for f in desired.files} | {d.owner for d in desired.directories}
+    wanted = (
+        {user.name for user in desired.users}
+        | {f.owner for f in desired.files}
+        | {d.owner for d in desired.directories}
+    )
     for name in wanted:
         try:
             pwd.getpwnam(name)
@@ -277,10 +286,8 @@ def _temporary_name(path: str) -> str:
 def stage(path: str, content: bytes, mode: int, ids: tuple[int, int] | None = None) -> str:
     """Write `content` beside `path`, on disk and with its final owner and mode; returns the temporary name."""
     temporary = _temporary_name(path)
-    try:
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
-    except FileNotFoundError:
-        pass
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(handle, "wb") as stream:
         stream.write(content)
@@ -300,10 +307,8 @@ def write_atomically(path: str, content: bytes, mode: int, ids: tuple[int, int] 
 
 def link_atomically(path: str, target: str) -> None:
     temporary = _temporary_name(path)
-    try:
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)
-    except FileNotFoundError:
-        pass
     os.symlink(target, temporary)
     os.rename(temporary, path)
     _sync_directory(os.path.dirname(path))
@@ -320,7 +325,9 @@ def check_content(spec: FileSpec, temporary: str) -> None:
     said = (result.stderr.strip() or result.stdout.strip()).replace(temporary, spec.path)
     if spec.sensitive:
         said = "its output is not shown, because the file is sensitive"
-    raise HostError(f"The new content of {spec.path} was refused by '{spec.validate}' (it ended with {result.rc}): {said}")
+    raise HostError(
+        f"The new content of {spec.path} was refused by '{spec.validate}' (it ended with {result.rc}): {said}"
+    )
 
 
 def stage_files(specs: t.Sequence[FileSpec]) -> list[tuple[str, FileSpec]]:
@@ -339,10 +346,8 @@ def stage_files(specs: t.Sequence[FileSpec]) -> list[tuple[str, FileSpec]]:
 
 def unstage(staged: t.Sequence[tuple[str, FileSpec]]) -> None:
     for temporary, _spec in staged:
-        try:
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-        except FileNotFoundError:
-            pass
 
 
 def build_tree(spec: TreeSpec) -> None:
@@ -380,21 +385,32 @@ def _make_accounts(plan: Plan) -> None:
     for group in plan.groups:
         must(["groupadd", "--system", group], f"Adding the group {group}")
     for user in plan.users:
-        argv = ["useradd", "--system", "--gid", user.group, "--home-dir", user.home, "--no-create-home", "--shell", user.shell]
+        argv = [
+            "useradd",
+            "--system",
+            "--gid",
+            user.group,
+            "--home-dir",
+            user.home,
+            "--no-create-home",
+            "--shell",
+            user.shell,
+        ]
         if user.groups:
             argv += ["--groups", ",".join(user.groups)]
         must([*argv, user.name], f"Adding the user {user.name}")
     for name, groups in plan.memberships:
-        must(["usermod", "--append", "--groups", ",".join(groups), name], f"Adding the user {name} to {', '.join(groups)}")
+        must(
+            ["usermod", "--append", "--groups", ",".join(groups), name],
+            f"Adding the user {name} to {', '.join(groups)}",
+        )
 
 
 def _make_directories(plan: Plan) -> None:
     for spec in plan.directories:
         os.makedirs(os.path.dirname(spec.path), mode=0o755, exist_ok=True)
-        try:
+        with contextlib.suppress(FileExistsError):
             os.mkdir(spec.path, 0o700)
-        except FileExistsError:
-            pass
         os.chown(spec.path, *_owner_ids(spec.owner, spec.group), follow_symlinks=False)
         os.chmod(spec.path, spec.mode)
 
@@ -403,10 +419,8 @@ def _remove(path: str) -> None:
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)
     else:
-        try:
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-        except FileNotFoundError:
-            pass
 
 
 def write_plan(plan: Plan, mark_pending: t.Callable[[], None]) -> None:
@@ -447,7 +461,9 @@ def write_plan(plan: Plan, mark_pending: t.Callable[[], None]) -> None:
 # --- units -----------------------------------------------------------------------------------------------------
 
 
-def _systemctl(verb: str, units: t.Sequence[str], doing: str, timeout: float = COMMAND_TIMEOUT, flags: t.Sequence[str] = ()) -> None:
+def _systemctl(
+    verb: str, units: t.Sequence[str], doing: str, timeout: float = COMMAND_TIMEOUT, flags: t.Sequence[str] = ()
+) -> None:
     must(["systemctl", verb, *flags, "--", *units] if units else ["systemctl", verb, *flags], doing, timeout)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: host_info
 short_description: Read what a cluster has to know about a host
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Returns in one fast call what preflight checks and the roles of this collection need, and nothing else.
   - Nothing is changed on the host.
@@ -152,7 +152,6 @@ host:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.flotilla.cluster.plugins.module_utils._host_facts import read_host
 
 

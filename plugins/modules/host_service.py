@@ -9,16 +9,17 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: host_service
 short_description: Make one systemd service match its description
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Makes accounts, directories, files, links and versioned trees, enables and starts the unit, restarts it when what it
     runs is not what is on disk, and waits until it answers; all in one module call.
   - Everything is looked at first. Nothing is written when the host already matches, and nothing at all when one entry
     cannot be carried out.
-  - All new files are written beside their targets, checked with their O(files[].validate) command and only then switched,
-    each atomically.
-  - Whether the unit has to restart is decided from the state of the host. A note under C(/run/flotilla/) says which content
-    the running process was started with, so a play that was killed between writing a file and the restart heals on its next run.
+  - All new files are written beside their targets, checked with their O(files[].validate) command and only then
+    switched, each atomically.
+  - Whether the unit has to restart is decided from the state of the host. A note under C(/run/flotilla/) says which
+    content the running process was started with, so a play that was killed between writing a file and the restart
+    heals on its next run.
 author:
   - flotilla.cluster contributors (@flotilla-cluster)
 extends_documentation_fragment:
@@ -131,7 +132,8 @@ options:
         default: '0644'
       validate:
         description:
-          - Command that has to succeed on the new content before any file is switched. V(%s) stands for the path of the new content.
+          - Command that has to succeed on the new content before any file is switched. V(%s) stands for the path of
+            the new content.
           - It is run without a shell. In check mode it is run when its program is there.
         type: str
       sensitive:
@@ -163,8 +165,8 @@ options:
   trees:
     description:
       - Directories of text files that are switched as a whole.
-      - A tree lives in C(<root>/<version>), where the version is made from its content, and C(<root>/<link>) points at it.
-        The version used before is kept, older ones are removed.
+      - A tree lives in C(<root>/<version>), where the version is made from its content, and C(<root>/<link>) points at
+        it. The version used before is kept, older ones are removed.
     type: list
     elements: dict
     default: []
@@ -216,7 +218,8 @@ options:
     description:
       - What to do when the running unit does not run what is on disk. A unit that does not run is started in any case.
       - V(auto) restarts it.
-      - V(defer) leaves it alone and returns RV(restart_pending); a later call with V(auto) and the same description restarts it.
+      - V(defer) leaves it alone and returns RV(restart_pending); a later call with V(auto) and the same description
+        restarts it.
       - V(never) leaves it alone and takes it as up to date, for a service that reads its files again by itself.
     type: str
     choices: [auto, defer, never]
@@ -277,8 +280,8 @@ options:
     type: int
     default: 60
 notes:
-  - The unit file is one of O(files). systemd is reloaded when a file below C(/etc/systemd/system), C(/run/systemd/system) or
-    C(/usr/lib/systemd) changes, or when it says that it should be.
+  - The unit file is one of O(files). systemd is reloaded when a file below C(/etc/systemd/system),
+    C(/run/systemd/system) or C(/usr/lib/systemd) changes, or when it says that it should be.
   - Needs nothing but Python's standard library and systemd on the host.
 seealso:
   - module: flotilla.cluster.host_info
@@ -357,7 +360,8 @@ active_state:
   type: str
   sample: active
 invocation_id:
-  description: systemd's identity of this run of the unit; empty when it does not run. In check mode, that of the present run.
+  description:
+    - systemd's identity of this run of the unit; empty when it does not run. In check mode, that of the present run.
   returned: success
   type: str
   sample: 0f1e2d3c4b5a69788796a5b4c3d2e1f0
@@ -385,7 +389,6 @@ import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.flotilla.cluster.plugins.module_utils import _host_plan as plans
 from ansible_collections.flotilla.cluster.plugins.module_utils import _host_spec as spec
 from ansible_collections.flotilla.cluster.plugins.module_utils import _host_system as system
@@ -443,7 +446,9 @@ def wait(module: AnsibleModule, name: str, unit: plans.UnitState, deadline: floa
         settled = settled and not missing
     if missing:
         seconds = module.params["ready_timeout"]
-        fail_unit(module, name, f"{name} is not ready after at most {seconds} s: {'; '.join(missing)}.", not_ready=missing)
+        fail_unit(
+            module, name, f"{name} is not ready after at most {seconds} s: {'; '.join(missing)}.", not_ready=missing
+        )
     if not settled:
         unit = system.look_at_units([name])[name]
         while unit.active in ("activating", "reloading") and unit.sub != "auto-restart" and time.monotonic() < deadline:
@@ -459,7 +464,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec=spec.ARGUMENTS,
         supports_check_mode=True,
-        # Only keeps the parameters out of the host's syslog: contents can be long, and nested values are masked there badly.
+        # Keeps the parameters out of the host's syslog: contents can be long, and nested ones are masked badly there.
         no_log=True,
     )
     try:
