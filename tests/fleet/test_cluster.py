@@ -292,5 +292,5 @@ async def test_an_engine_that_was_paused_writes_nothing(cluster: Cluster) -> Non
 def test_options_survive_the_way_through_etcd() -> None:
     from flotilla_fleet.model import Unit, decode_unit, encode_unit
 
-    unit = Unit("u.service", (UnitOption("Service", "ExecStart", "/bin/echo ä \\\n\t\"x\""),), "loaded")
+    unit = Unit("u.service", (UnitOption("Service", "ExecStart", '/bin/echo ä \\\n\t"x"'),), "loaded")
     assert decode_unit("k", "u.service", encode_unit(unit)) == unit

@@ -67,9 +67,7 @@ def test_hash_is_upstreams(text: str, digest: str) -> None:
         ("", []),
         (
             HELLO,
-            options(
-                ("Unit", "Description", "Hello"), ("Service", "ExecStart", "/bin/sleep infinity")
-            ),
+            options(("Unit", "Description", "Hello"), ("Service", "ExecStart", "/bin/sleep infinity")),
         ),
         ("[A]\r\nX=1\r\nY=2\r\n", options(("A", "X", "1"), ("A", "Y", "2"))),
         ("\ufeff[A]\nX=1", options(("A", "X", "1"))),
@@ -195,11 +193,7 @@ def _parse(data: bytes) -> tuple[list[UnitOption], UnitFileError | None]:
         return [], exc
 
 
-@given(
-    st.one_of(
-        st.binary(), st.lists(_SNIPPETS, max_size=30).map(lambda parts: "".join(parts).encode())
-    )
-)
+@given(st.one_of(st.binary(), st.lists(_SNIPPETS, max_size=30).map(lambda parts: "".join(parts).encode())))
 @example(b"[A]\nX=a \\\n \\\nY=1")
 @example(b"[A]\nX=a\\\r\r\nY=1")
 @example(b"[A]\nX=a\\\x0b\nY=1")
@@ -465,11 +459,7 @@ def test_glob_agrees_with_the_definition(pattern: str, name: str) -> None:
             return not text
         if glob[0] == "*":
             return match(glob[1:], text) or (text[:1] not in ("", "/") and match(glob, text[1:]))
-        return (
-            bool(text)
-            and (glob[0] == text[0] or (glob[0] == "?" and text[0] != "/"))
-            and match(glob[1:], text[1:])
-        )
+        return bool(text) and (glob[0] == text[0] or (glob[0] == "?" and text[0] != "/")) and match(glob[1:], text[1:])
 
     assert glob_match(pattern, name) == match(pattern, name)
 
