@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import os
 import shutil
@@ -54,15 +55,18 @@ ARGUMENTS: dict[str, t.Any] = {
         "default": [],
         "options": {"path": {"type": "str", "required": True}, **_OWNER, "mode": {"type": "str", "default": "0755"}},
     },
+    # no_log as a whole: Ansible writes parameters to the host's syslog before a module can say which of them are
+    # sensitive, and there it does not recognise a secret of several lines inside a list. After that, the module lets
+    # Ansible show again what is not sensitive; see `secrets` and `printable`.
     "files": {
         "type": "list",
         "elements": "dict",
         "default": [],
+        "no_log": True,
         "options": {
             "path": {"type": "str", "required": True},
-            # Secret until the module knows which files are not, so that an error in the parameters shows nothing.
-            "content": {"type": "str", "no_log": True},
-            "content_b64": {"type": "str", "no_log": True},
+            "content": {"type": "str"},
+            "content_b64": {"type": "str"},
             **_OWNER,
             "mode": {"type": "str", "default": "0644"},
             "validate": {"type": "str"},
@@ -82,10 +86,12 @@ ARGUMENTS: dict[str, t.Any] = {
             "restart": {"type": "bool", "default": True},
         },
     },
+    # no_log, because a whole program in syslog helps nobody.
     "trees": {
         "type": "list",
         "elements": "dict",
         "default": [],
+        "no_log": True,
         "options": {
             "root": {"type": "str", "required": True},
             "link": {"type": "str", "default": "current"},
@@ -293,12 +299,17 @@ def printable(params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     return {"files": files, "trees": trees}
 
 
-def secrets(desired: plans.Desired) -> set[str]:
+def secrets(params: t.Mapping[str, t.Any]) -> set[str]:
     """Texts for Ansible to blank out wherever they turn up in the result: sensitive contents and their longer lines."""
     found: set[str] = set()
-    for spec in desired.files:
-        if spec.sensitive:
-            text = spec.content.decode("utf-8", "replace")
+    for item in params["files"]:
+        if not item["sensitive"]:
+            continue
+        texts = [str(item[key]) for key in ("content", "content_b64") if item.get(key)]
+        if item.get("content_b64"):
+            with contextlib.suppress(ValueError):
+                texts.append(_content(item, "").decode("utf-8", "replace"))
+        for text in texts:
             found.add(text)
             found.update(line.strip() for line in text.splitlines() if len(line.strip()) >= 16)
     found.discard("")

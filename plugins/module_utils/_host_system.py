@@ -55,6 +55,10 @@ class HostError(Exception):
     """Something could not be done on the host; the message is one sentence for the user."""
 
 
+class UnitError(HostError):
+    """systemd did not do what it was asked to do with a unit."""
+
+
 class CommandResult(t.NamedTuple):
     rc: int
     stdout: str
@@ -88,7 +92,7 @@ def must(argv: t.Sequence[str], doing: str, timeout: float = COMMAND_TIMEOUT) ->
     result = run(argv, timeout)
     if result.rc != 0:
         said = (result.stderr.strip() or result.stdout.strip()).replace("\n", " ")
-        raise HostError(f"{doing} failed: '{shlex.join(argv)}' ended with {result.rc}: {said}")
+        raise HostError(f"{doing} failed: '{shlex.join(argv)}' ended with {result.rc}: {said.rstrip('.')}")
     return result
 
 
@@ -323,6 +327,7 @@ def check_content(spec: FileSpec, temporary: str) -> None:
     if result.rc == 0:
         return
     said = (result.stderr.strip() or result.stdout.strip()).replace(temporary, spec.path)
+    said = said.replace(os.path.basename(temporary), os.path.basename(spec.path))
     if spec.sensitive:
         said = "its output is not shown, because the file is sensitive"
     raise HostError(
@@ -464,26 +469,32 @@ def write_plan(plan: Plan, mark_pending: t.Callable[[], None]) -> None:
 def _systemctl(
     verb: str, units: t.Sequence[str], doing: str, timeout: float = COMMAND_TIMEOUT, flags: t.Sequence[str] = ()
 ) -> None:
-    must(["systemctl", verb, *flags, "--", *units] if units else ["systemctl", verb, *flags], doing, timeout)
+    try:
+        must(["systemctl", verb, *flags, "--", *units] if units else ["systemctl", verb, *flags], doing, timeout)
+    except HostError as error:
+        raise UnitError(*error.args) from None
+
+
+def stop_units(name: str, plan: Plan, timeout: float) -> None:
+    """Stop and disable; before any file goes, because systemd needs the unit file for both."""
+    if plan.action == "stop" or plan.stop_sockets:
+        _systemctl("stop", [*plan.stop_sockets, name], f"Stopping {name}", timeout)
+    if plan.disable:
+        _systemctl("disable", plan.disable, "Disabling " + ", ".join(plan.disable), flags=["--quiet"])
 
 
 def change_unit_files(plan: Plan) -> None:
-    """Enable, disable and reload. Each of the first ones reloads by itself, so only one reload happens."""
-    if plan.disable:
-        _systemctl("disable", plan.disable, "Disabling " + ", ".join(plan.disable), flags=["--quiet"])
+    """Enable and reload. Each of the first ones reloads by itself, so only one reload happens."""
     if plan.reenable:
         _systemctl("reenable", plan.reenable, "Enabling " + ", ".join(plan.reenable), flags=["--quiet"])
     if plan.enable:
         _systemctl("enable", plan.enable, "Enabling " + ", ".join(plan.enable), flags=["--quiet"])
-    if plan.reload and not (plan.disable or plan.reenable or plan.enable):
+    if plan.reload and not (plan.reenable or plan.enable):
         _systemctl("daemon-reload", [], "Reloading systemd")
 
 
-def change_unit(name: str, plan: Plan, before: UnitState, timeout: float) -> None:
-    """Start, stop or restart the unit and its sockets, in an order systemd accepts."""
-    if plan.action == "stop" or plan.stop_sockets:
-        _systemctl("stop", [*plan.stop_sockets, name], f"Stopping {name}", timeout)
-        return
+def start_units(name: str, plan: Plan, before: UnitState, timeout: float) -> None:
+    """Start or restart the unit and its sockets, in an order systemd accepts."""
     if before.active == "failed":
         # Otherwise a unit that used up its start limit would be refused.
         run(["systemctl", "reset-failed", "--", name])
@@ -491,10 +502,9 @@ def change_unit(name: str, plan: Plan, before: UnitState, timeout: float) -> Non
     if plan.action == "restart" and not sockets:
         _systemctl("restart", [name], f"Restarting {name}", timeout)
         return
-    if plan.action == "restart":
-        _systemctl("stop", [name, *plan.restart_sockets], f"Stopping {name}", timeout)
-    elif plan.restart_sockets:
-        _systemctl("stop", plan.restart_sockets, f"Stopping {', '.join(plan.restart_sockets)}", timeout)
+    stop = [*([name] if plan.action == "restart" else []), *plan.restart_sockets]
+    if stop:
+        _systemctl("stop", stop, f"Stopping {', '.join(stop)}", timeout)
     if sockets:
         _systemctl("start", sockets, f"Starting {', '.join(sockets)}", timeout)
     if plan.action in ("start", "restart"):

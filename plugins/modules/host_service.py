@@ -413,16 +413,15 @@ def act(module: AnsibleModule, desired: plans.Desired, observed: plans.Observed,
         if before.running:
             system.write_stamp(name, plans.Stamp(digest, before.invocation, pending=desired.restart != "never"))
 
-    system.write_plan(plan, mark_pending)
-    system.change_unit_files(plan)
-    if desired.state == "stopped" and plan.action == "none" and not plan.stop_sockets:
-        return before
     try:
-        system.change_unit(name, plan, before, max(1.0, deadline - time.monotonic()))
-    except system.HostError as error:
+        system.stop_units(name, plan, module.params["ready_timeout"])
+        system.write_plan(plan, mark_pending)
+        system.change_unit_files(plan)
+        if desired.state == "stopped":
+            return system.look_at_units([name])[name] if plan.changed else before
+        system.start_units(name, plan, before, max(1.0, deadline - time.monotonic()))
+    except system.UnitError as error:
         fail_unit(module, name, f"{error}.")
-    if desired.state == "stopped":
-        return system.look_at_units([name])[name]
 
     after = system.look_at_units([name])[name] if plan.action != "none" else before
     if not plan.restart_due:
@@ -445,10 +444,9 @@ def wait(module: AnsibleModule, name: str, unit: plans.UnitState, deadline: floa
         missing = _host_ready.wait_ready(checks, deadline, alive)
         settled = settled and not missing
     if missing:
-        seconds = module.params["ready_timeout"]
-        fail_unit(
-            module, name, f"{name} is not ready after at most {seconds} s: {'; '.join(missing)}.", not_ready=missing
-        )
+        took = module.params["ready_timeout"] - (deadline - time.monotonic())
+        message = f"{name} is not ready after {took:.0f} s: {'; '.join(missing)}."
+        fail_unit(module, name, message, not_ready=missing)
     if not settled:
         unit = system.look_at_units([name])[name]
         while unit.active in ("activating", "reloading") and unit.sub != "auto-restart" and time.monotonic() < deadline:
@@ -464,16 +462,13 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec=spec.ARGUMENTS,
         supports_check_mode=True,
-        # Keeps the parameters out of the host's syslog: contents can be long, and nested ones are masked badly there.
-        no_log=True,
     )
+    module.no_log_values = spec.secrets(module.params)
+    params, module.params = module.params, {**module.params, **spec.printable(module.params)}
     try:
-        desired = spec.desired_from(module.params)
+        desired = spec.desired_from(params)
     except ValueError as error:
         module.fail_json(msg=str(error))
-    module.params.update(spec.printable(module.params))
-    module.no_log_values = spec.secrets(desired)
-    module.log(f"Describing {desired.name}: {len(desired.files)} files, state {desired.state}")
 
     try:
         observed = system.observe(desired)
