@@ -83,7 +83,7 @@ def is_address(text: t.Any) -> bool:
 
 def _value(variables: t.Mapping[str, t.Any], name: str) -> t.Any:
     """Return a variable of a host, None when it is not set."""
-    return variables[name] if name in variables else None  # HostVarsVars has no get() of its own
+    return variables.get(name)
 
 
 def address_of(host: str, variables: t.Mapping[str, t.Any], address_variable: str) -> str:
