@@ -30,11 +30,26 @@ ssh: ## open a shell on a local host (HOST=core-01), or run one command there (C
 test: venv ## all of the stages below, up to the first that fails (KEEP_GOING=1: to the last)
 	@tools/stages.sh lint pytest units sanity molecule
 
-lint: venv ## ansible-lint, yamllint, ruff, mypy
-	$(BIN)/ruff check
-	$(BIN)/yamllint --strict .
+LINTERS := lint-python lint-types lint-yaml lint-ansible lint-docs
+.PHONY: $(LINTERS)
+lint: venv ## ruff, mypy, yamllint, ansible-lint, and what documentation and changelog must be
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target $(LINTERS)
+
+lint-python:
+	$(BIN)/ruff check --quiet
+
+lint-types:
 	$(BIN)/mypy
-	$(BIN)/ansible-lint
+
+lint-yaml:
+	$(BIN)/yamllint --strict .
+
+lint-ansible:
+	$(BIN)/ansible-lint --quiet
+
+lint-docs:
+	$(BIN)/antsibull-changelog lint
+	$(BIN)/antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self .
 
 pytest: venv ## plain pytest: fleet, tools, roles' documentation, and the unit tests of modules
 	$(BIN)/pytest

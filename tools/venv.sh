@@ -116,4 +116,5 @@ else
 fi
 install_lock
 printf '%s\n%s\n' "$venv" "$(lock_hash)" >"$stamp"
-say "ready in $((SECONDS - started)) s: $("$venv/bin/ansible" --version | head -n1)"
+version=$("$venv/bin/ansible" --version)
+say "ready in $((SECONDS - started)) s: ${version%%$'\n'*}"
