@@ -201,6 +201,7 @@ class Agent:
         self._news: dict[str, asyncio.Event] = {}
         self._dirty: set[str] = set()
         self._publish_news = asyncio.Event()
+        self._signals: dict[str, int] = {}
         self._budget: dict[str, tuple[float, float]] = {}
         self._lease: Lease | None = None
         self._systemd_up = asyncio.Event()
@@ -238,6 +239,7 @@ class Agent:
         if local is None:
             self.local.pop(name, None)
             self.states.pop(name, None)
+            self._signals.pop(name, None)
             self.memory.remove(self._record_name(name))
         else:
             self.local[name] = local
@@ -396,14 +398,14 @@ class Agent:
         await self.installer.install(path, enable, reload=stale)
         self._set_local(name, Local(digest_of(text), want.hash))
         if want.desired == LOADED:
-            self._see(name, await self.manager.state(name))
+            await self._look(name)
 
     async def _start(self, name: str, have: Local) -> None:
         try:
             await self.manager.start(name)
         finally:
             # Whether it can be started or not, what systemd made of the file is worth telling.
-            self._see(name, await self.manager.state(name))
+            await self._look(name)
         self._set_local(name, replace(have, job=LAUNCHED, stopped=False))
 
     async def _stop(self, name: str, have: Local, want: Assignment | None) -> None:
@@ -435,7 +437,19 @@ class Agent:
     def on_state(self, name: str, state: ActiveState) -> None:
         """A signal of systemd; parts that it does not tell are ""."""
         if name in self.local:
+            self._signals[name] = self._signals.get(name, 0) + 1
             self._see(name, state)
+
+    async def _look(self, name: str) -> None:
+        """Ask systemd. A signal that came meanwhile may be newer than the answer, which is read later than it: it wins.
+
+        Nothing is lost by that, because systemd sends a signal after every change that the answer could tell of.
+        """
+        before = self._signals.get(name, 0)
+        seen = await self.manager.state(name)
+        if self._signals.get(name, 0) != before:
+            seen = ActiveState(seen.load)
+        self._see(name, seen)
 
     def _see(self, name: str, state: ActiveState) -> None:
         old = self.states.get(name, ActiveState("loaded", "inactive", "dead"))
@@ -451,7 +465,7 @@ class Agent:
     async def refresh(self) -> None:
         """Read the states of all local units anew, after a (re)connection."""
         for name in list(self.local):
-            self._see(name, await self.manager.state(name))
+            await self._look(name)
 
     def _touch(self, name: str) -> None:
         self._dirty.add(name)

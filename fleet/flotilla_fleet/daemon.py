@@ -25,7 +25,7 @@ from aiohttp import web
 from . import __version__
 from . import etcd as e
 from .agent import Agent
-from .api import make_app
+from .api import make_app, make_runner
 from .config import Config, ConfigError, load
 from .engine import Engine
 from .memory import Memory
@@ -210,7 +210,7 @@ class Daemon:
 
     async def _serve(self) -> web.AppRunner:
         app = make_app(self.registry, self.machine.id, token_limit=self.config.token_limit)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        runner = make_runner(app)
         await runner.setup()
         sockets = passed_sockets()
         for item in sockets:

@@ -235,3 +235,20 @@ async def test_a_crash_looping_unit_is_written_a_few_times_and_then_once_a_secon
         written += len(due)
         assert due or 0 < wait <= 1
     assert 1 <= written <= 6
+
+
+async def test_a_signal_that_overtakes_an_answer_wins(tmp_path: Path) -> None:
+    """systemd answers "inactive", then signals "active"; the answer's reader runs after the signal's handler."""
+    rig = Rig(tmp_path)
+    await rig.list(want(desired="loaded"))
+    ask = rig.systemd.state
+
+    async def slow_answer(name: str) -> ActiveState:
+        answer = await ask(name)
+        rig.agent.on_state(name, ActiveState("", "active", "running"))
+        await asyncio.sleep(0)
+        return answer
+
+    rig.systemd.state = slow_answer  # type: ignore[method-assign]
+    await rig.agent.refresh()
+    assert rig.agent.states["u.service"] == ActiveState("loaded", "active", "running")
