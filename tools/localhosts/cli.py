@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import cluster, guest, image
-from .plan import HostsError
+from .plan import HostsError, check_cluster_name
 from .system import Progress
 
 
@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if os.geteuid() != 0:
             raise HostsError("local hosts are made and removed by root: run this as root")
+        if "cluster" in options:
+            check_cluster_name(options.cluster)
         return int(options.action(options, Progress()) or 0)
     except HostsError as error:
         print(f"hosts.py: {error}", file=sys.stderr)

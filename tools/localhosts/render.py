@@ -91,10 +91,11 @@ def inventory(cluster: Cluster, directory: Path, control_directory: Path) -> str
         "ansible_ssh_common_args": common_args,
         "ansible_control_path_dir": str(control_directory),
         "ansible_python_interpreter": "/usr/bin/python3",
-        **cluster.variables,
     }
     lines = ["# Written by tools/hosts.py; changes are lost.", "all:", "  vars:"]
     lines += [f"    {name}: {json.dumps(value)}" for name, value in variables.items()]
+    # Quoted, as YAML takes a name such as "on" for a truth value.
+    lines += [f"    {json.dumps(name)}: {json.dumps(value)}" for name, value in cluster.variables.items()]
     lines += ["  hosts:"]
     for host in cluster.hosts:
         lines += [
