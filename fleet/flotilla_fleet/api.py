@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from . import __version__, discovery
 from .metrics import CONTENT_TYPE as METRICS_TYPE
@@ -229,13 +230,13 @@ def _type_of(value: object) -> str:
     return _JSON_TYPES.get(type(value), "number")
 
 
-def _field(record: Json, name: str, kind: type, where: str = "field") -> Any:
+def _field(record: Json, name: str, kind: type, where: str = "") -> Any:
     """A field of a JSON object; absent and null are the empty value of its type."""
     value = record.get(name)
     if value is None:
         return kind()
     if not isinstance(value, kind):
-        raise _body_error(f"{where} {name} is of type {_type_of(value)}, not {_JSON_TYPES[kind]}")
+        raise _body_error(f"field {where}{name} is of type {_type_of(value)}, not {_JSON_TYPES[kind]}")
     return value
 
 
@@ -244,7 +245,7 @@ def _options_of(items: list[Any]) -> tuple[UnitOption, ...] | None:
     for index, item in enumerate(items):
         if not isinstance(item, dict):
             raise _body_error(f"options[{index}] is of type {_type_of(item)}, not object")
-        where = f"field options[{index}]."
+        where = f"options[{index}]."
         options.append(UnitOption(*(_field(item, key, str, where) for key in ("section", "name", "value"))))
     return tuple(options) or None
 
@@ -674,6 +675,17 @@ def make_app(
     return app
 
 
+def _shorten(record: logging.LogRecord) -> bool:
+    """A request that is no HTTP is the client's fault: one line, not a traceback."""
+    fault = record.exc_info[1] if record.exc_info else None
+    if isinstance(fault, HttpProcessingError):
+        record.levelno, record.levelname = logging.INFO, "INFO"
+        record.msg = "refused a malformed request: %s"
+        record.args = (" ".join(fault.message.split()),)
+        record.exc_info = record.exc_text = None
+    return True
+
+
 def make_runner(app: web.Application, shutdown_timeout: float = 2.0) -> web.AppRunner:
     """What serves the application: limits on request lines and headers, no access log.
 
@@ -682,4 +694,6 @@ def make_runner(app: web.Application, shutdown_timeout: float = 2.0) -> web.AppR
     options: dict[str, Any] = {"max_line_size": LINE_MAX, "max_field_size": LINE_MAX}
     if "shutdown_timeout" in inspect.signature(web.BaseRunner.__init__).parameters:
         options["shutdown_timeout"] = shutdown_timeout  # aiohttp 3.9; before it, a site had one
-    return web.AppRunner(app, access_log=None, **options)
+    http_log = logging.getLogger("flotilla_fleet.http")
+    http_log.addFilter(_shorten)
+    return web.AppRunner(app, access_log=None, logger=http_log, **options)

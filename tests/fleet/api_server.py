@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import socket
@@ -106,7 +107,9 @@ class Server:
                 connection.putheader("Content-Type", value)
             if raw is not None:
                 connection.putheader("Content-Length", str(len(raw)))
-            connection.endheaders(raw)
+            # A server that refuses the headers may close before it has read the body.
+            with contextlib.suppress(BrokenPipeError):
+                connection.endheaders(raw)
             response = connection.getresponse()
             return Answer(response.status, response.headers, response.read())
         finally:

@@ -52,6 +52,10 @@ def x_fleet(*pairs: tuple[str, str]) -> list[UnitOption]:
             "[Service]\nExecStart=/bin/sleep infinity\n",
             "8385c9176f09a5ee3bbb88d45c6fc3f0b69d1f52",
         ),
+        (
+            "[Service]\nExecStart=/bin/true\n\n[X-Fleet]\nBogus=1",
+            "c9f6ca8cd76bed7c6bef735bb979ec094bf64000",
+        ),
     ],
 )
 def test_hash_is_upstreams(text: str, digest: str) -> None:
