@@ -35,6 +35,8 @@ RETRY_FIRST = 1.0
 RETRY_MOST = 30.0
 GATHER = 0.005
 """Seconds in which unit files that come together are handed to systemd in one call."""
+GATHER_STATES = 0.03
+"""Seconds for which a changed state waits for others, of the same unit (activating, active) or of more of them."""
 STATE_BURST = 5
 """Changes of one unit's state that are written at once; after them, one a second."""
 
@@ -486,6 +488,7 @@ class Agent:
         delay = 0.2
         while True:
             await self._publish_news.wait()
+            await asyncio.sleep(GATHER_STATES)
             self._publish_news.clear()
             lease = self._lease
             if lease is None or not self._dirty:

@@ -14,6 +14,7 @@ import asyncio
 import json
 import logging
 import secrets
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 GATHER = 0.01
 """Seconds in which changes that come together are planned together."""
+PAUSE = 0.05
+"""Least seconds between two plans: a lone change is planned at once, a stream of them twenty times a second."""
 
 
 @dataclass(frozen=True)
@@ -224,11 +227,12 @@ class Engine:
             self._news.set()
 
     async def _decide(self) -> None:
-        delay = 0.2
+        delay, last = 0.2, 0.0
         while True:
             await self._news.wait()
-            await asyncio.sleep(GATHER)
+            await asyncio.sleep(max(GATHER, last + PAUSE - time.monotonic()))
             self._news.clear()
+            last = time.monotonic()
             decided = plan(snapshot_of(self.image))
             self.plans += 1
             if not decided:
