@@ -23,6 +23,8 @@ import time
 import typing as t
 
 PACKAGE_NAME = re.compile(r"^[a-z0-9][a-z0-9+.-]+$")
+ALL_PACKAGES = "*"
+DPKG_QUERY = ("dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package} ${Version}\n")
 TCP_LISTEN, UDP_UNCONNECTED = "0A", "07"
 # Documentation prefixes (RFC 5737, RFC 3849): "connecting" a UDP socket sends nothing, it only asks the routing table.
 ROUTE_PROBES = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
@@ -328,15 +330,12 @@ def read_ntp_synchronized() -> bool | None:
 def read_host(packages: t.Sequence[str], ports: bool) -> dict[str, t.Any]:
     """Read everything C(host_info) returns. Raises ValueError for a name that no package can have."""
     for name in packages:
-        if not PACKAGE_NAME.match(name):
+        if name != ALL_PACKAGES and not PACKAGE_NAME.match(name):
             raise ValueError(
                 f"packages: {name!r} cannot be the name of a package; use lower-case letters, digits, '+', '.' and '-'."
             )
-    dpkg = (
-        _start(["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package} ${Version}\n", *packages])
-        if packages
-        else None
-    )
+    names = [] if ALL_PACKAGES in packages else packages  # without names dpkg-query shows all
+    dpkg = _start([*DPKG_QUERY, *names]) if packages else None
     detect = _start(["systemd-detect-virt"])
     now = time.time()
     booted = os.path.isdir("/run/systemd/system")

@@ -20,7 +20,7 @@ extends_documentation_fragment:
   - flotilla.cluster._attributes.info_module
 options:
   packages:
-    description: Names of Debian packages whose installed versions to return.
+    description: Names of Debian packages whose installed versions to return; V(*) stands for all that are installed.
     type: list
     elements: str
     default: []
