@@ -220,7 +220,9 @@ class DiscoveryClient:
         except HttpError as error:
             if error.kind == "closed":
                 # Debian's service does so when it cannot reach the etcd behind it
-                raise DiscoveryError(f"{error}; most likely the etcd behind the discovery service is down") from error
+                raise DiscoveryError(
+                    f"{error.asked}: {error.cause}; most likely the etcd behind the discovery service is down"
+                ) from error
             raise
         if reply.status == 404:
             data = reply.json_object()

@@ -544,8 +544,9 @@ def _unavailable(path: str, failures: t.Mapping[str, ClusterError]) -> EtcdUnava
         f"{url}: {error.cause if isinstance(error, HttpError) else _words(error)}"
         for url, error in sorted(failures.items())
     )
-    fixes = list(dict.fromkeys(getattr(error, "fix", "") for error in failures.values()))
-    return EtcdUnavailable(f"no endpoint answered POST /v3{path} ({told}); {fixes[0]}")
+    fixes = {getattr(error, "fix", "") for error in failures.values()}
+    fix = fixes.pop() if len(fixes) == 1 else "check that a majority of the members runs, and that the URLs are theirs"
+    return EtcdUnavailable(f"no endpoint answered POST /v3{path} ({told}); {fix}")
 
 
 def _words(error: ClusterError) -> str:

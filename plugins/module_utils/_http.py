@@ -63,13 +63,16 @@ class HttpError(ClusterError):
 
     :ivar kind: class of the failure
     :ivar sent: whether the other side may have acted on the request
-    :ivar cause: the middle of the sentence, without who was asked and what to do
+    :ivar asked: what was asked of whom, the beginning of the sentence
+    :ivar cause: what came instead
+    :ivar fix: what to do about it
     """
 
     def __init__(self, asked: str, cause: str, fix: str, *, kind: Kind, sent: bool) -> None:
         super().__init__(f"{asked}: {cause}; {fix}")
         self.kind: Kind = kind
         self.sent = sent
+        self.asked = asked
         self.cause = cause
         self.fix = fix
 
@@ -561,7 +564,10 @@ def _slow(asked: str, seconds: float, *, sent: bool) -> HttpError:
 
 
 def _closed(asked: str, cause: str) -> HttpError:
-    return HttpError(asked, cause, "check the log of the service there", kind="closed", sent=True)
+    fix = "check the log of the service there"
+    if " http://" in asked:
+        fix += ", and write https:// if it speaks TLS"
+    return HttpError(asked, cause, fix, kind="closed", sent=True)
 
 
 def _chain(error: BaseException) -> list[BaseException]:
