@@ -37,6 +37,7 @@ lint: venv ## ruff, mypy, yamllint, ansible-lint, and what documentation and cha
 
 lint-python:
 	$(BIN)/ruff check --quiet
+	$(BIN)/shellcheck tools/*.sh .ci/run
 
 lint-types:
 	$(BIN)/mypy
@@ -52,6 +53,8 @@ lint-docs:
 	$(BIN)/antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self .
 
 pytest: venv ## plain pytest: fleet, tools, roles' documentation, and the unit tests of modules
+	@# some tests run the distribution's etcd, which apt knows only once it has a list of packages
+	@ls /var/lib/apt/lists/*Packages* >/dev/null 2>&1 || apt-get -qq update
 	$(BIN)/pytest
 
 units: venv ## ansible-test units: modules on the oldest and the newest Python here

@@ -1,11 +1,11 @@
 # Copyright (c) 2026, flotilla.cluster contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs ``ansible-test sanity`` or ``ansible-test units`` on what the checkout holds now.
+"""Runs ``ansible-test sanity`` or ``ansible-test units`` on the collection as the checkout holds it now.
 
-ansible-test wants a collection in ``ansible_collections/<namespace>/<name>``, real Pythons in PATH and a
-script that it downloads. This program gives it a copy of every file that git tracks or would track, a
-PATH without the shims of a version manager, and a stand-in for the script: so it runs wherever packages
+ansible-test wants a collection in ``ansible_collections/<namespace>/<name>``, real Pythons in PATH and a script that
+it downloads. This program gives it a copy of what the collection ships (galaxy.yml says what it does not) with its
+unit tests, a PATH without the shims of a version manager, and a stand-in for the script: so it runs wherever packages
 can be installed with pip, and nothing else can be reached.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fnmatch
 import os
 import re
 import shutil
@@ -23,6 +24,8 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 # Controllers of every core that we support, and the hosts' oldest.
@@ -62,6 +65,26 @@ def project_files(root: Path) -> list[str]:
     paths = listed.stdout.decode().split("\0")
     # a tracked file that was just deleted is still listed
     return sorted({path for path in paths if path and os.path.lexists(root / path)})
+
+
+def shipped(paths: Sequence[str], build_ignore: Sequence[str]) -> list[str]:
+    """Those of the paths that ansible-test is to see: what the collection is built from, and its unit tests.
+
+    :arg build_ignore: patterns as in galaxy.yml, for files and for folders with all that is in them.
+    """
+    return [path for path in paths if is_for_ansible_test(path) or not is_ignored(path, build_ignore)]
+
+
+def is_for_ansible_test(path: str) -> bool:
+    """Whether a file that is not shipped is ansible-test's own or one of its unit tests."""
+    return path in ("galaxy.yml", "tests/config.yml") or path.startswith(("tests/unit/", "tests/sanity/"))
+
+
+def is_ignored(path: str, patterns: Sequence[str]) -> bool:
+    """Whether a pattern fits a file or a folder that holds it."""
+    parts = path.split("/")
+    above = ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
+    return any(fnmatch.fnmatch(folder, pattern) for folder in above for pattern in patterns)
 
 
 def copy_files(root: Path, paths: Sequence[str], target: Path) -> None:
@@ -171,7 +194,8 @@ def main() -> int:
         links = Path(scratch, "pythons")
         links.mkdir()
         tree = Path(scratch, "ansible_collections", "flotilla", "cluster")
-        files = project_files(ROOT)
+        ignored = yaml.safe_load((ROOT / "galaxy.yml").read_text())["build_ignore"]
+        files = shipped(project_files(ROOT), ignored)
         copy_files(ROOT, files, tree)
         environment = {**os.environ, "PATH": make_path(pythons, Path(sys.executable).parent, path, links)}
         say(f"{len(files)} files, Python {', '.join(pythons)}")

@@ -65,6 +65,24 @@ def test_copy_has_what_git_would_track_and_links_stay_links(tmp_path: Path) -> N
     assert os.access(copy / "tool.sh", os.X_OK)
 
 
+@pytest.mark.parametrize(
+    ("path", "seen"),
+    [
+        ("plugins/modules/a.py", True),
+        ("roles/tools/tasks/main.yml", True),
+        ("tools/a.py", False),
+        ("a.tar.gz", False),
+        ("tests/fleet/test_a.py", False),
+        ("tests/unit/plugins/modules/test_a.py", True),
+        ("tests/config.yml", True),
+        # there should be none, but one that is there has to count
+        ("tests/sanity/ignore-2.21.txt", True),
+    ],
+)
+def test_ansible_test_sees_what_is_shipped_and_its_own_tests(path: str, seen: bool) -> None:
+    assert tool.shipped([path], ["tools", "tests", "*.tar.gz"]) == ([path] if seen else [])
+
+
 def test_stand_in_is_removed_and_a_real_one_kept(tmp_path: Path) -> None:
     cache = tmp_path / ".ansible/test/cache"
     with tool.pip_bootstrap(tmp_path):
