@@ -134,18 +134,18 @@ def system_problems(host: t.Mapping[str, t.Any], systems: t.Mapping[str, t.Any])
         supported = "; ".join(f"{name} {', '.join(map(str, systems[name]))}" for name in sorted(systems))
         shown = found["pretty_name"] or f"{found['id']} {found['version_id']}"
         yield (
-            f"its operating system is {shown} ({found['id']} {found['version_id'] or 'without version'});"
+            f"the operating system is {shown} ({found['id']} {found['version_id'] or 'without version'});"
             f" supported are: {supported} (bootstrap_systems)."
         )
     if host["init"] != "systemd":
-        yield f"its process 1 is {host['init']}, not systemd; fleet and the roles need a host booted with systemd."
+        yield f"process 1 is {host['init']}, not systemd; fleet and the roles need a host booted with systemd."
 
 
 def python_problems(host: t.Mapping[str, t.Any], lowest: str) -> t.Iterator[str]:
     """Python of one host."""
     if _version(host["python"]) < _version(lowest):
         yield (
-            f"its Python is {host['python']}, but modules need {lowest} or newer;"
+            f"Python is {host['python']}, but modules need {lowest} or newer;"
             " point ansible_python_interpreter at a newer one."
         )
 
@@ -155,7 +155,7 @@ def machine_id_problems(host: t.Mapping[str, t.Any]) -> t.Iterator[str]:
     found = host["machine_id"]
     if not MACHINE_ID.match(found) or not found.strip("0"):
         yield (
-            f"its machine-id is {found!r}, but it must be 32 hexadecimal digits, not all zero; run"
+            f"the machine-id is {found!r}, but it must be 32 hexadecimal digits, not all zero; run"
             " 'rm -f /etc/machine-id && systemd-machine-id-setup' there and reboot it."
         )
 
@@ -164,7 +164,7 @@ def hostname_problems(name: str) -> t.Iterator[str]:
     """Form of a host name, after RFC 1123."""
     if len(name) > 253 or not all(LABEL.match(label) for label in name.split(".")):
         yield (
-            f"its name {name!r} is no host name: each part must be 1 to 63 letters, digits or '-', and start and end"
+            f"the name {name!r} is no host name: each part must be 1 to 63 letters, digits or '-', and start and end"
             " with a letter or digit; set bootstrap_hostname or rename it."
         )
 
@@ -172,9 +172,9 @@ def hostname_problems(name: str) -> t.Iterator[str]:
 def address_problems(host: t.Mapping[str, t.Any], addresses: t.Mapping[str, str]) -> t.Iterator[str]:
     """Addresses at which one host is said to be reached."""
     for variable, address in sorted(addresses.items()):
-        shown = f"its {variable} {address!r}"
+        shown = f"{variable} {address!r}"
         if not address:
-            yield f"its address is not known: set {variable}, or ansible_host to an IP address."
+            yield f"the address is not known: set {variable}, or ansible_host to an IP address."
             continue
         try:
             parsed = ipaddress.ip_address(address)
@@ -185,7 +185,7 @@ def address_problems(host: t.Mapping[str, t.Any], addresses: t.Mapping[str, str]
             yield f"{shown} cannot be reached by other hosts; give an address of its network card."
         elif not any(ipaddress.ip_address(own.split("%")[0]) == parsed for own in host["addresses"]):
             yield (
-                f"{shown} is not one of its own addresses ({', '.join(host['addresses']) or 'it has none'});"
+                f"{shown} is not an address of the host ({', '.join(host['addresses']) or 'it has none'});"
                 f" set {variable} to the one at which the other hosts reach it."
             )
 
@@ -289,7 +289,7 @@ def clock_problems(hosts: Hosts, tolerance: float) -> t.Iterator[Problem | str]:
     for name, offset in wrong.items():
         yield (
             name,
-            f"its clock is {abs(offset):.0f} s {'ahead of' if offset > 0 else 'behind'} the controller's;"
+            f"the clock is {abs(offset):.0f} s {'ahead of' if offset > 0 else 'behind'} the controller's;"
             f" at most {tolerance:g} s are allowed (bootstrap_clock_tolerance). Set it, for example with"
             " 'timedatectl set-ntp true'.",
         )
