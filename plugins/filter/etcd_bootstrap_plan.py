@@ -80,6 +80,10 @@ def options(members: t.Sequence[Member], peer_port: int, state: str, token: str)
     return f"--initial-cluster={cluster} --initial-cluster-state={state} --initial-cluster-token={token}"
 
 
+def _add(member: Member, url: str) -> str:
+    return f"'etcdctl member add {member['name']} --peer-urls={url}'"
+
+
 def _join(
     running: t.Sequence[t.Mapping[str, t.Any]], member: Member, url: str
 ) -> tuple[t.Mapping[str, t.Any] | None, str]:
@@ -88,15 +92,14 @@ def _join(
     if entry is None:
         names = ", ".join(item["name"] or "?" for item in running)
         return None, (
-            f"{member['host']} has no data and is not a member of the cluster that runs ({names}):"
-            f" add it first, with 'etcdctl member add {member['name']} --learner --peer-urls={url}'"
-            " on a member"
+            f"{member['host']} has no data and is not a member of the cluster that runs ({names}): on a"
+            f" member run {_add(member, url)}, then run again"
         )
     if entry["joined"]:
         return None, (
-            f"{member['host']} has lost its data: member {entry['id']} ({entry['name']}) had joined"
-            f" the cluster before; remove it with 'etcdctl member remove {entry['id']}' on another"
-            " member, add it again as a learner, then run again"
+            f"{member['host']} has lost its data: it is member {entry['id']} of the cluster that"
+            f" runs, and would come back without what it agreed to; on another member run 'etcdctl"
+            f" member remove {entry['id']}' and {_add(member, url)}, then run again"
         )
     return entry, ""
 

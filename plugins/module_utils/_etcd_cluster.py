@@ -30,16 +30,19 @@ class View(t.NamedTuple):
     statuses: t.Mapping[int, Status | str]
 
 
-def problems_of(view: View, expected: t.Collection[str]) -> list[str]:
+def problems_of(view: View, expected: t.Collection[str], *, others: bool = True) -> list[str]:
     """Return why the cluster is not whole and healthy, one sentence each; [] when it is.
 
-    ``expected`` are names of members that must be there; further members are judged as well.
+    :param expected: names of members that must be there
+    :param others: whether further members are judged as well
     """
     found = []
     present = {member.name for member in view.members}
     found += [f"{name} is not in the member list" for name in sorted(set(expected) - present)]
     leaders = {status.leader for status in view.statuses.values() if isinstance(status, Status) and status.leader}
     for member in view.members:
+        if not others and member.name not in expected:
+            continue
         what = member.name or f"the member at {', '.join(member.peer_urls)}"
         # Not Member.started: the members of a new cluster have their names from the beginning.
         # Its client URLs are what a member publishes when it joins.

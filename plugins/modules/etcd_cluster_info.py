@@ -26,8 +26,14 @@ options:
     type: list
     elements: str
     default: []
+  others:
+    description:
+      - Whether further members of the list have to be healthy, too.
+      - V(false) suits a step that is about O(members) alone and stops none.
+    type: bool
+    default: true
   wait:
-    description: Whether to wait until the cluster is healthy, for O(timeout) seconds at most, and fail otherwise.
+    description: Whether to wait for O(timeout) seconds until the cluster is healthy, and fail otherwise.
     type: bool
     default: false
   data_dir:
@@ -185,11 +191,6 @@ def describe(view: View | None) -> list[dict[str, t.Any]]:
     return described
 
 
-def judge(view: View | None, reason: str, expected: list[str]) -> list[str]:
-    """Return the problems of a view, or why there is no view."""
-    return [reason] if view is None else problems_of(view, expected)
-
-
 def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
     """Look at the cluster until it is healthy or the time is up; raises ClusterError for bad options."""
     deadline = time.monotonic() + params["timeout"]
@@ -203,7 +204,9 @@ def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
             view, reason = look(client, open_member)
         finally:
             client.close()
-        problems = judge(view, reason, params["members"])
+        problems = [reason]
+        if view is not None:
+            problems = problems_of(view, params["members"], others=params["others"])
         if not problems or not params["wait"] or time.monotonic() + PAUSE > deadline:
             return {"healthy": not problems, "problems": problems, "members": describe(view)}
         time.sleep(PAUSE)
@@ -215,6 +218,7 @@ def main() -> None:
         argument_spec={
             **ETCD_ARGUMENTS,
             "members": {"type": "list", "elements": "str", "default": []},
+            "others": {"type": "bool", "default": True},
             "wait": {"type": "bool", "default": False},
             "data_dir": {"type": "path"},
             "bootstrap_file": {"type": "path"},
