@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import sys
 
-from localhosts.cli import main
-
 if __name__ == "__main__":
+    if sys.version_info < (3, 11):
+        sys.exit(f"hosts.py: Python 3.11 or newer is needed and {sys.executable} is {sys.version.split()[0]}")
+
+    from localhosts.cli import main
+
     sys.exit(main())

@@ -37,9 +37,9 @@ _LOOK_TIMEOUT = 20.0
 
 HINTS = """\
 What to try next:
-  make ssh HOST={host}                                a shell on a machine; CMD='fleetctl list-units' runs one command
-  .venv/bin/ansible-playbook playbooks/demo.yml        units from examples/ start, a machine dies, its units move
-  make up HOSTS={more}                                      more machines; make down removes everything
+  make ssh HOST={host}                            a shell on a machine; CMD='fleetctl list-units' runs one command
+  make ssh CMD='cat >hello.service && fleetctl start hello.service' <examples/units/hello.service
+  .venv/bin/ansible-playbook playbooks/demo.yml    units from examples/ start, a machine dies, its unit moves
 """
 
 
@@ -86,13 +86,13 @@ def bring_up(hosts: int, packages: str, progress: Progress) -> None:
         seen = look(first)
         if machine_count(seen.machines) == count:
             progress.say(f"the cluster is there: {count} machines, set up from these sources already")
-            _show(first, seen, count)
+            _show(first, seen)
             return
         progress.say(f"fleet on {first} does not show {count} machines ({seen.problem or 'others'}): running the play")
     stamp.unlink(missing_ok=True)
     _play(progress)
     seen = look(first)
-    _show(first, seen, count)
+    _show(first, seen)
     if machine_count(seen.machines) != count:
         raise HostsError(
             f"the play has ended, but fleetctl list-machines on {first} does not show {count} machines"
@@ -177,10 +177,10 @@ def _play(progress: Progress) -> None:
         )
 
 
-def _show(host: str, seen: View, count: int) -> None:
+def _show(host: str, seen: View) -> None:
     for command, text in (("list-machines", seen.machines), ("list-units", seen.units)):
         print(f"\n{host}$ fleetctl {command}\n{text}", end="")
-    print("\n" + HINTS.format(host=host, more=count + 2), end="", flush=True)
+    print("\n" + HINTS.format(host=host), end="", flush=True)
 
 
 if __name__ == "__main__":

@@ -114,11 +114,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _base(options: argparse.Namespace, progress: Progress) -> None:
-    image.ensure_machine_packages(progress)
-    if options.rebuild and cluster.names():
-        raise HostsError(f"hosts of {', '.join(cluster.names())} use the base image: take them down before --rebuild")
-    layers = image.ensure(progress, options.packages, options.suite, options.rebuild)
-    image.prune(progress, {*layers, *cluster.layers_in_use()})
+    layers = cluster.ensure_image(options.packages, options.suite, options.rebuild, progress)
     progress.say(f"the base image is there: {' + '.join(str(image.BASE / key) for key in layers)}")
 
 

@@ -97,8 +97,7 @@ def up(order: Order, progress: Progress) -> Result:
     plan.check_cluster_name(order.cluster)
     if order.hosts is not None:
         plan.check_count(order.hosts)
-    image.ensure_machine_packages(progress)
-    layers = image.ensure(progress, order.packages, order.suite)
+    layers = ensure_image(order.packages, order.suite, False, progress)
     with _lock(order.cluster, progress):
         cluster = _planned(order, layers, progress)
         network.raise_limits(progress)
@@ -140,15 +139,38 @@ def _planned(order: Order, layers: Sequence[str], progress: Progress) -> Cluster
 
 
 def _new(order: Order) -> Cluster:
-    others = [load(name) for name in names()]
-    for other in others:
-        if plan.tag(other.name) == plan.tag(order.cluster):
-            raise HostsError(
-                f"the name {order.cluster} gives interfaces the same names as {other.name} does: choose another"
-            )
-    used = [*network.networks_in_use(), *(other.subnet for other in others)]
+    for name in names():
+        if plan.tag(name) == plan.tag(order.cluster):
+            raise HostsError(f"the name {order.cluster} gives interfaces the same names as {name} does: choose another")
+    readable, _all = _readable()
+    used = [*network.networks_in_use(), *(other.subnet for other in readable)]
     prefix = plan.check_prefix(order.prefix if order.prefix is not None else "core-")
     return Cluster(name=order.cluster, prefix=prefix, subnet=plan.choose_subnet(order.cluster, used))
+
+
+def _readable() -> tuple[list[Cluster], bool]:
+    """The clusters whose state can be read, and whether that is all: a damaged one must not stop the others."""
+    found = []
+    known = names()
+    for name in known:
+        with contextlib.suppress(HostsError):
+            found.append(load(name))
+    return found, len(found) == len(known)
+
+
+def ensure_image(packages: str, suite: str | None, rebuild: bool, progress: Progress) -> tuple[str, ...]:
+    """Build what is missing of the base image, drop layers that nothing uses, and return the layers, lowest first.
+
+    Raises HostsError when asked to build anew what hosts are using.
+    """
+    if rebuild and names():
+        raise HostsError(f"hosts of {', '.join(names())} use the base image: take them down before --rebuild")
+    image.ensure_machine_packages(progress)
+    layers = image.ensure(progress, packages, suite, rebuild)
+    clusters, complete = _readable()
+    if complete:
+        image.prune(progress, {*layers, *(key for one in clusters for host in one.hosts for key in host.layers)})
+    return layers
 
 
 def _write_access(cluster: Cluster) -> None:
@@ -349,8 +371,3 @@ def down(name: str, inventories: bool, progress: Progress) -> None:
             for file in written:
                 Path(file).unlink(missing_ok=True)
     progress.say(f"nothing is left of cluster {name}" if places else f"there was no host of cluster {name}")
-
-
-def layers_in_use() -> set[str]:
-    """Image layers below the disks of any cluster."""
-    return {key for name in names() for host in load(name).hosts for key in host.layers}
