@@ -1,0 +1,91 @@
+# Copyright (c) 2026, flotilla.cluster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""etcd: three healthy members that answer to holders of the right certificate and to nobody else."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import socket
+from dataclasses import replace
+
+import pytest
+from support.cluster_access import SECONDS, Files, Machine, ask
+
+CLIENT_PORT, PEER_PORT = 2379, 2380
+# what a TLS client is told, depending on the versions of both sides
+REFUSED = r"(?i)alert|closed|reset|EOF"
+
+
+def test_every_member_is_healthy(members: list[Machine], client_files: Files) -> None:
+    assert len(members) == 3
+    for member in members:
+        assert ask(member.address, CLIENT_PORT, "/health", client_files)["health"] == "true", member.name
+
+
+def test_members_are_the_hosts_of_the_group(members: list[Machine], client_files: Files) -> None:
+    listed = ask(members[0].address, CLIENT_PORT, "/v3/cluster/member/list", client_files, {})["members"]
+    assert {member["name"]: member["peerURLs"] for member in listed} == {
+        member.name: [f"https://{member.address}:{PEER_PORT}"] for member in members
+    }
+
+
+def test_a_key_written_to_one_member_is_read_from_another(members: list[Machine], client_files: Files) -> None:
+    key, value = (base64.b64encode(text).decode() for text in (b"/molecule/key", b"value"))
+    ask(members[0].address, CLIENT_PORT, "/v3/kv/put", client_files, {"key": key, "value": value})
+    try:
+        answer = ask(members[-1].address, CLIENT_PORT, "/v3/kv/range", client_files, {"key": key})
+        assert answer["kvs"][0]["value"] == value
+    finally:
+        ask(members[0].address, CLIENT_PORT, "/v3/kv/deleterange", client_files, {"key": key})
+
+
+def test_a_client_without_a_certificate_is_refused(members: list[Machine], client_files: Files) -> None:
+    for member in members:
+        with pytest.raises(OSError, match=REFUSED):
+            ask(member.address, CLIENT_PORT, "/health", replace(client_files, certificate=None, key=None))
+
+
+def test_a_client_of_another_authority_is_refused(members: list[Machine], stranger_files: Files) -> None:
+    for member in members:
+        with pytest.raises(OSError, match=REFUSED):
+            ask(member.address, CLIENT_PORT, "/health", stranger_files)
+
+
+def test_a_peers_certificate_does_not_make_a_client(
+    members: list[Machine], peer_files: Files, client_files: Files
+) -> None:
+    for member in members:
+        with pytest.raises(OSError, match=REFUSED):
+            ask(member.address, CLIENT_PORT, "/health", replace(peer_files, authority=client_files.authority))
+
+
+def test_a_clients_certificate_does_not_make_a_peer(
+    members: list[Machine], client_files: Files, peer_files: Files
+) -> None:
+    for member in members:
+        # who has the right certificate gets an answer, so it is the certificate that makes the difference
+        assert ask(member.address, PEER_PORT, "/members", peer_files)
+        with pytest.raises(OSError, match=REFUSED):
+            ask(member.address, PEER_PORT, "/members", replace(client_files, authority=peer_files.authority))
+
+
+@pytest.mark.parametrize("port", [CLIENT_PORT, PEER_PORT])
+def test_http_without_tls_gets_nothing(members: list[Machine], port: int) -> None:
+    for member in members:
+        connection = http.client.HTTPConnection(member.address, port, timeout=SECONDS)
+        connection.request("GET", "/health")
+        try:
+            status = connection.getresponse().status
+        except (http.client.HTTPException, ConnectionError):
+            continue
+        finally:
+            connection.close()
+        assert status == 400, member.name
+
+
+def test_metrics_are_not_for_the_network(members: list[Machine]) -> None:
+    for member in members:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((member.address, 2381), timeout=SECONDS)

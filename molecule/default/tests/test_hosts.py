@@ -1,0 +1,73 @@
+# Copyright (c) 2026, flotilla.cluster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Each host: services that run and come back after a boot, keys that nobody else reads, and no port too many."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from testinfra.host import Host
+
+SERVICES = ("etcd.service", "docker.service", "fleet.service")
+KEYS = {
+    "etcd-peer.key": "etcd",
+    "etcd-server.key": "etcd",
+    "etcd-client.key": "root",
+}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_service_runs_now_and_after_a_boot(host: Host, name: str) -> None:
+    service = host.service(name)
+    assert service.is_running, host.run(f"journalctl --no-pager --lines 30 --unit {name}").stdout
+    assert service.is_enabled
+
+
+def test_nothing_has_failed(host: Host) -> None:
+    assert host.check_output("systemctl list-units --failed --plain --no-legend") == ""
+
+
+def test_keys_are_read_by_their_users_alone(host: Host) -> None:
+    found = host.check_output("find /etc/flotilla/pki -name '*.key' -printf '%f %m %u %g\\n'").splitlines()
+    assert sorted(found) == sorted(f"{name} 400 {user} {user}" for name, user in KEYS.items())
+
+
+def test_authorities_keys_are_not_on_hosts(host: Host) -> None:
+    assert host.check_output("find /etc /var/lib /root /tmp -xdev -name '*-ca.key' -o -xdev -name '*.csr'") == ""
+
+
+def test_authorities_keys_are_encrypted_on_the_controller() -> None:
+    keys = list(Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"], "pki").glob("*.key"))
+    assert {key.name for key in keys} == {"etcd-client-ca.key", "etcd-peer-ca.key"}
+    for key in keys:
+        assert key.stat().st_mode & 0o777 == 0o600
+        with pytest.raises(TypeError, match="assword"):
+            load_pem_private_key(key.read_bytes(), password=None)
+
+
+def test_no_port_is_open_that_nobody_asked_for(host: Host) -> None:
+    """Every listener of the network is a known one; the ones on loopback are out of reach."""
+    address = host.ansible.get_variables()["ansible_host"]
+    wanted = {
+        ("tcp", "any", 22, "sshd"),
+        ("tcp", address, 2379, "etcd"),
+        ("tcp", address, 2380, "etcd"),
+    }
+    if host.check_output("docker ps --quiet --filter name=^hello$"):
+        wanted.add(("tcp", "any", 8080, "docker-proxy"))
+    found = set()
+    for line in host.check_output("ss --no-header --listening --numeric --tcp --udp --processes").splitlines():
+        protocol, _, _, _, local, _, *process = line.split()
+        where, _, port = local.rpartition(":")
+        where = where.strip("[]").partition("%")[0]
+        if where == "*" or ipaddress.ip_address(where).is_unspecified:
+            where = "any"
+        elif ipaddress.ip_address(where).is_loopback:
+            continue
+        found.add((protocol, where, int(port), process[0].split('"')[1] if process else ""))
+    assert found == wanted
