@@ -58,8 +58,8 @@ _RUNNING = ("active", "activating", "deactivating", "reloading")
 # a state "failed" of before the start stands until systemd has begun it
 FAILED_SECONDS = 3.0
 _POLL_SECONDS = 0.5
-# events are only wake-ups; should one be lost, this is how long nobody notices
-_QUIET_SECONDS = 5.0
+# events are only wake-ups; should one be lost, this is how long nobody notices: the longer it is quiet, the longer
+_QUIET_SECONDS = (1.0, 2.0, 4.0, 8.0)
 # several events come together when several units change
 _GATHER_SECONDS = 0.05
 _MOST_TOLD = 5
@@ -379,6 +379,7 @@ def wait(client: FleetClient, actions: t.Sequence[Action], seconds: float) -> Ob
     failing: dict[str, float] = {}
     events: LineStream | None = None
     looked = False
+    quiet = 0
     units: dict[str, Unit] = {}
     states: dict[str, list[UnitState]] = {}
     while True:
@@ -399,15 +400,19 @@ def wait(client: FleetClient, actions: t.Sequence[Action], seconds: float) -> Ob
             looked = True
             if events is not None:
                 continue
-        _pause(events, deadline.left(), bool(failing))
+        patience = 1.0 if failing else _QUIET_SECONDS[min(quiet, len(_QUIET_SECONDS) - 1)]
+        quiet = 0 if _pause(events, deadline.left(), patience) else quiet + 1
 
 
-def _pause(events: LineStream | None, left: float, failing: bool) -> None:
+def _pause(events: LineStream | None, left: float, patience: float) -> bool:
+    """Waits until it is worth looking again; whether something has happened since."""
     if events is None or events.ended:
         time.sleep(min(left, _POLL_SECONDS))
-        return
-    if events.wait(min(left, 1.0 if failing else _QUIET_SECONDS)):
-        time.sleep(min(left, _GATHER_SECONDS))
+        return False
+    if not events.wait(min(left, patience)):
+        return False
+    time.sleep(min(left, _GATHER_SECONDS))
+    return True
 
 
 def _give_up_on_failed(

@@ -216,6 +216,9 @@ class Reply:
         """
         try:
             data = json.loads(self.body)
+            if b"\\ud" in self.body.lower():
+                # half of a surrogate pair is JSON, but no text that anything could print
+                json.dumps(data, ensure_ascii=False).encode("utf-8")
         except (ValueError, RecursionError):
             raise self.unusable("answer that is not JSON") from None
         if not isinstance(data, dict):
@@ -486,7 +489,9 @@ class LineStream:
                 line = response.raw.readline(self._LONGEST)
                 if not line:
                     break
-                self._lines.put(line)
+                # an empty one only shows that the stream lives
+                if line.strip():
+                    self._lines.put(line)
         except Exception:
             # whatever ended the stream, its end is all that the other side needs
             pass

@@ -23,7 +23,7 @@ MODULES = "ansible_collections.flotilla.cluster.plugins.modules"
 def run_module(capsys: pytest.CaptureFixture[str]) -> t.Callable[..., dict[str, t.Any]]:
     """Runs a module of this collection in this process; returns what it prints."""
 
-    def run(name: str, **arguments: t.Any) -> dict[str, t.Any]:
+    def run(name: str, /, **arguments: t.Any) -> dict[str, t.Any]:
         module = importlib.import_module(f"{MODULES}.{name}")
         with patch_module_args(arguments), pytest.raises(SystemExit):
             module.main()

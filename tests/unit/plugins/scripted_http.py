@@ -51,6 +51,7 @@ class ScriptedServer:
         self._breaches: list[str] = []
         self._lock = threading.Lock()
         self.closing = threading.Event()
+        self.connections = 0
         owner = self
 
         class Handler(_Handler):
@@ -111,6 +112,10 @@ class _UnixServer(socketserver.ThreadingUnixStreamServer):
 class _Handler(BaseHTTPRequestHandler):
     script: ScriptedServer
     protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        super().setup()
+        self.script.connections += 1
 
     def handle(self) -> None:
         with contextlib.suppress(OSError):
