@@ -92,14 +92,14 @@ def bring_up(hosts: int, packages: str, progress: Progress) -> None:
     stamp.unlink(missing_ok=True)
     _play(progress)
     seen = look(first)
-    _show(first, seen)
     if machine_count(seen.machines) != count:
         raise HostsError(
             f"the play has ended, but fleetctl list-machines on {first} does not show {count} machines"
-            f" ({seen.problem or 'see above'}): look at 'make ssh HOST={first} CMD=\"journalctl -u fleet\"'"
+            f" ({seen.problem or seen.machines}): look at make ssh HOST={first} CMD='journalctl -u fleet'"
         )
     write_file(stamp, json.dumps({"sources": fingerprint}))
     progress.say(f"the cluster is up: {count} machines")
+    _show(first, seen)
 
 
 def files_of(root: Path, sources: Iterable[str]) -> Iterator[tuple[str, Path]]:
@@ -158,7 +158,8 @@ def look(host: str) -> View:
     except subprocess.TimeoutExpired:
         return View("", "", f"no answer within {_LOOK_TIMEOUT:.0f} s")
     machines, _separator, units = done.stdout.partition(f"{separator}\n")
-    return View(machines, units, " ".join(done.stderr.split()) if done.returncode else "")
+    said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    return View(machines, units, said[-1] if done.returncode else "")
 
 
 def _play(progress: Progress) -> None:
