@@ -16,17 +16,17 @@ import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from . import etcd as e
 from .memory import Memory, write_atomic
 from .model import LAUNCHED, LOADED, Assignment, JobState, RecordError, UnitState, decode_assignment, encode_state
-from .presence import Lease
+from .presence import Lease, now
 from .registry import Keys
 from .systemd import ActiveState, SystemdError
-from .unitfile import UnitFileError, check_requirements, parse_unit, serialize, unit_hash
+from .unitfile import UnitFileError, check_requirements, parse_unit, requirements, serialize, unit_hash
 from .unitname import UnitNameError, is_template, validate_unit_name
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ GATHER = 0.005
 """Seconds in which unit files that come together are handed to systemd in one call."""
 GATHER_STATES = 0.03
 """Seconds for which a changed state waits for others, of the same unit (activating, active) or of more of them."""
+MAX_PERMITS = 64
 STATE_BURST = 5
 """Changes of one unit's state that are written at once; after them, one a second."""
 
@@ -52,6 +53,7 @@ class Manager(Protocol):
     async def link(self, paths: list[str]) -> None: ...
     async def enable(self, paths: list[str]) -> None: ...
     async def disable(self, names: list[str]) -> None: ...
+    async def kill(self, name: str) -> None: ...
     async def reset_failed(self, name: str) -> None: ...
 
 
@@ -74,10 +76,25 @@ class Local:
     job: JobState = LOADED
     stopped: bool = False
     """The old content was stopped so that the new one can be installed (or the file removed)."""
+    fenced: bool = False
+    """It must not run when this machine cannot know whether it is still meant to (OnPartition=stop)."""
+    once: bool = False
+    """Type=oneshot without RemainAfterExit: when it becomes inactive it has run to completion."""
+    done: bool = False
+
+
+class Overtaken(Exception):
+    """The assignment changed while it was being acted on; the watch brings the new one."""
 
 
 def digest_of(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def runs_once(assignment: Assignment) -> bool:
+    """Whether the unit is a one-shot job, which is over when it has ended well."""
+    service = {o.name: o.value.strip().lower() for o in assignment.options if o.section == "Service"}
+    return service.get("Type") == "oneshot" and service.get("RemainAfterExit", "no") in ("no", "false", "0", "off")
 
 
 def next_step(want: Assignment | None, have: Local | None) -> Step:
@@ -182,7 +199,17 @@ class Agent:
         manager: Manager,
         units_directory: Path,
         memory: Memory,
+        grace: float,
     ) -> None:
+        self.grace = grace
+        self.fencing = False
+        """Whether the machine may have been taken for dead, so that its fenced units must not run."""
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._permits: list[tuple[str, asyncio.Future[None]]] = []
+        self._permit_task: asyncio.Task[None] | None = None
+        self._revisions: dict[str, int] = {}
+        """The revision of each assignment as it was read."""
+        self._listed_at = 0
         self.machine_id = machine_id
         self.etcd = client
         self.keys = keys
@@ -224,7 +251,8 @@ class Agent:
             if not (isinstance(name, str) and isinstance(digest, str) and isinstance(unit_digest, str)):
                 continue
             job: JobState = LAUNCHED if record.get("job") == LAUNCHED else LOADED
-            self.local[name] = Local(digest, unit_digest, job, bool(record.get("stopped")))
+            flags = {flag: record.get(flag) is True for flag in ("stopped", "fenced", "once", "done")}
+            self.local[name] = Local(digest, unit_digest, job, **flags)
         for path in sorted(self.units_directory.iterdir()):
             if path.name not in self.local and path.is_file() and not path.name.startswith("."):
                 self._adopt(path)
@@ -245,10 +273,7 @@ class Agent:
             self.memory.remove(self._record_name(name))
         else:
             self.local[name] = local
-            self.memory.write(
-                self._record_name(name),
-                {"digest": local.digest, "hash": local.hash, "job": local.job, "name": name, "stopped": local.stopped},
-            )
+            self.memory.write(self._record_name(name), {"name": name, **asdict(local)})
         self._touch(name)
 
     # -- assignments -------------------------------------------------------------
@@ -277,7 +302,8 @@ class Agent:
                 async for batch in self.etcd.watch(self.keys.assign(self.machine_id), revision):
                     lost = 0.0
                     for change in batch:
-                        self._take(change.key, change.kv)
+                        if change.revision > self._listed_at:
+                            self._take(change.key, change.kv)
                         revision = max(revision, change.revision + 1)
             except (e.Compacted, e.ForeignCluster):
                 raise
@@ -291,8 +317,10 @@ class Agent:
         for kv in listing.kvs:
             self._take(kv.key, kv)
         self.known = True
+        self._listed_at = listing.revision
         for name in (set(self.desired) | self.frozen) - listed:
             self.desired.pop(name, None)
+            self._revisions.pop(name, None)
             self.frozen.discard(name)
         for name in set(self.local) | set(self.desired):
             self._kick(name)
@@ -302,7 +330,9 @@ class Agent:
         self.frozen.discard(name)
         if kv is None:
             self.desired.pop(name, None)
+            self._revisions.pop(name, None)
         else:
+            self._revisions[name] = kv.mod
             try:
                 self.desired[name] = self._checked(decode_assignment(key, name, kv.value))
             except (RecordError, UnitNameError, UnitFileError) as exc:
@@ -321,7 +351,13 @@ class Agent:
         return assignment
 
     def wanted(self, name: str) -> Assignment | None:
-        return None if self.draining else self.desired.get(name)
+        """What is assigned; while the machine may be taken for dead, no more than "loaded" for a fenced unit."""
+        if self.draining:
+            return None
+        want, have = self.desired.get(name), self.local.get(name)
+        if self.fencing and want is not None and have is not None and have.fenced:
+            return replace(want, desired=LOADED)
+        return want
 
     # -- workers -----------------------------------------------------------------
 
@@ -350,7 +386,11 @@ class Agent:
             await self._systemd_up.wait()
             try:
                 await self._converge(name)
-            except (SystemdError, OSError) as exc:
+            except Overtaken:
+                if not news.is_set():
+                    break
+                continue
+            except (SystemdError, OSError, e.EtcdError) as exc:
                 self._complain(name, exc)
             else:
                 if name not in self.frozen:
@@ -384,8 +424,8 @@ class Agent:
             log.info("unit %s: %s", name, step.value)
             if step is Step.INSTALL and want is not None:
                 await self._install(want, have)
-            elif step is Step.START and have is not None:
-                await self._start(name, have)
+            elif step is Step.START and have is not None and want is not None:
+                await self._start(want, have)
             elif step is Step.STOP and have is not None:
                 await self._stop(name, have, want)
             elif step is Step.REMOVE:
@@ -398,22 +438,135 @@ class Agent:
         write_atomic(path, text)
         enable = any(option.section == "Install" for option in want.options)
         await self.installer.install(path, enable, reload=stale)
-        self._set_local(name, Local(digest_of(text), want.hash))
+        fenced = requirements(name, want.options).on_partition == "stop"
+        self._set_local(name, Local(digest_of(text), want.hash, fenced=fenced, once=runs_once(want)))
         if want.desired == LOADED:
             await self._look(name)
 
-    async def _start(self, name: str, have: Local) -> None:
+    async def _start(self, want: Assignment, have: Local) -> None:
+        name = want.name
+        started = replace(have, job=LAUNCHED, stopped=False, done=want.done)
+        if want.done:
+            self._set_local(name, started)
+            return
+        await self._permit(name)
         try:
-            await self.manager.start(name)
+            job = await self.manager.start(name)
         finally:
             # Whether it can be started or not, what systemd made of the file is worth telling.
             await self._look(name)
-        self._set_local(name, replace(have, job=LAUNCHED, stopped=False))
+        self._set_local(name, started)
+        if have.once:
+            waiter = asyncio.create_task(self._await_completion(name, started, job))
+            self._jobs.add(waiter)
+            waiter.add_done_callback(self._jobs.discard)
+
+    async def _await_completion(self, name: str, started: Local, job: asyncio.Future[str]) -> None:
+        """The start job of a one-shot unit ends with its process."""
+        try:
+            result = await asyncio.shield(job)
+        except SystemdError:
+            return
+        if result == "done" and self.local.get(name) == started:
+            self._set_local(name, replace(started, done=True))
+
+    async def _permit(self, name: str) -> None:
+        """Say in etcd that this machine runs the unit, before it does.
+
+        The engine gives a unit to another machine only when no machine says so. The write compares the assignment, so
+        it fails (:class:`Overtaken`) when the unit was taken away meanwhile; without etcd nothing is started.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._permits.append((name, future))
+        if self._permit_task is None or self._permit_task.done():
+            self._permit_task = asyncio.create_task(self._get_permits())
+        await future
+
+    async def _get_permits(self) -> None:
+        while self._permits:
+            await asyncio.sleep(GATHER)
+            batch, self._permits = self._permits[:MAX_PERMITS], self._permits[MAX_PERMITS:]
+            if not await self._ask_permits(batch):
+                for item in batch:
+                    await self._ask_permits([item])
+
+    async def _ask_permits(self, batch: list[tuple[str, asyncio.Future[None]]]) -> bool:
+        """One transaction; False when one of several was refused and nothing is settled."""
+        lease = self._lease
+        failure: Exception | None = None
+        compares = [e.if_mod(self.keys.assign(self.machine_id, n), self._revisions.get(n, 0)) for n, _future in batch]
+        try:
+            if lease is None or lease.left <= 0:
+                raise e.Unreachable("the machine is not registered in etcd")
+            result = await self.etcd.txn(compares, [self._state_op(name, lease) for name, _future in batch])
+            if not result.succeeded:
+                if len(batch) > 1:
+                    return False
+                failure = Overtaken()
+        except e.EtcdError as exc:
+            failure = exc
+        for _name, future in batch:
+            if future.done():
+                continue
+            if failure is None:
+                future.set_result(None)
+            else:
+                future.set_exception(failure)
+        return True
 
     async def _stop(self, name: str, have: Local, want: Assignment | None) -> None:
-        await self.manager.stop(name)
+        if self.fencing and have.fenced:
+            await self._stop_in_time(name)
+        else:
+            await self.manager.stop(name)
         same = want is not None and digest_of(serialize(want.options)) == have.digest
-        self._set_local(name, replace(have, job=LOADED, stopped=not same))
+        self._set_local(name, replace(have, job=LOADED, stopped=not same, done=False))
+
+    async def _stop_in_time(self, name: str) -> None:
+        """Stop a fenced unit before another machine may start it, with SIGKILL when it takes too long."""
+        stop = asyncio.ensure_future(self.manager.stop(name))
+        done, _pending = await asyncio.wait([stop], timeout=self.grace / 2)
+        if not done:
+            log.warning("%s does not stop, killing it", name)
+            await self.manager.kill(name)
+        await stop
+
+    # -- fencing ------------------------------------------------------------------
+
+    def _trusted_until(self) -> float:
+        """The moment (seconds since boot) until which this machine is surely not taken for dead."""
+        if self._lease is not None:
+            return self._lease.deadline
+        deadline = self.memory.read("deadline").get("boottime")
+        return float(deadline) if isinstance(deadline, (int, float)) else 0.0
+
+    async def guard(self) -> None:
+        """Stop fenced units when the machine's lease may have ended, and let them go on after reading etcd again."""
+        while True:
+            left = self._trusted_until() - now()
+            if not self.fencing:
+                if left > 0:
+                    await asyncio.sleep(min(left, 1.0))
+                    continue
+                self.fencing = True
+                self._kick_fenced("the machine may be taken for dead, stopping its OnPartition=stop units")
+            elif left > 0 and self._lease is not None:
+                try:
+                    self._take_listing(await self.etcd.prefix(self.keys.assign(self.machine_id)))
+                except e.EtcdError as exc:
+                    log.info("still fenced: %s", exc)
+                else:
+                    self.fencing = False
+                    self._kick_fenced("the machine is present again")
+                    continue
+            await asyncio.sleep(0.2)
+
+    def _kick_fenced(self, words: str) -> None:
+        names = [name for name, local in self.local.items() if local.fenced]
+        if names:
+            log.warning("%s: %s", words, ", ".join(sorted(names)))
+        for name in names:
+            self._kick(name)
 
     async def _remove(self, name: str) -> None:
         await self.installer.disable(name)
@@ -468,20 +621,28 @@ class Agent:
         """Read the states of all local units anew, after a (re)connection."""
         for name in list(self.local):
             await self._look(name)
+            local = self.local[name]
+            if local.once and local.job == LAUNCHED and not local.done and self.states[name].active == "inactive":
+                # It ended while nobody looked; had it failed, systemd would say so.
+                self._set_local(name, replace(local, done=True))
 
     def _touch(self, name: str) -> None:
         self._dirty.add(name)
         self._publish_news.set()
 
-    async def on_lease(self, lease: Lease) -> None:
+    async def on_lease(self, lease: Lease | None) -> None:
         """A new lease: everything is written again, and what is no longer here is removed."""
         self._lease = lease
+        if lease is None:
+            return
         listing = await self.etcd.prefix(self.keys.state(self.machine_id))
         for kv in listing.kvs:
             self._touch(self.keys.split(kv.key)[2])
         for name in self.local:
             self._touch(name)
         self._publish_news.set()
+        for name in list(self.errors):
+            self._kick(name)
 
     async def publish(self) -> None:
         """Write changed states to etcd, for ever."""
@@ -527,12 +688,18 @@ class Agent:
     async def _write_states(self, names: list[str], lease: Lease) -> None:
         ops = []
         for name in names:
-            key, local = self.keys.state(self.machine_id, name), self.local.get(name)
-            if local is None:
-                ops.append(e.op_delete(key))
+            if name in self.local:
+                ops.append(self._state_op(name, lease))
             else:
-                seen = self.states.get(name, ActiveState("loaded", "inactive", "dead"))
-                state = UnitState(name, self.machine_id, local.hash, seen.load, seen.active, seen.sub, local.job)
-                ops.append(e.op_put(key, encode_state(state), lease.id))
+                ops.append(e.op_delete(self.keys.state(self.machine_id, name)))
         for start in range(0, len(ops), e.MAX_TXN_OPS):
             await self.etcd.txn([], ops[start : start + e.MAX_TXN_OPS])
+
+    def _state_op(self, name: str, lease: Lease) -> e.Json:
+        """The write of a local unit's state."""
+        local = self.local[name]
+        seen = self.states.get(name, ActiveState("loaded", "inactive", "dead"))
+        state = UnitState(
+            name, self.machine_id, local.hash, seen.load, seen.active, seen.sub, local.job, local.done
+        )
+        return e.op_put(self.keys.state(self.machine_id, name), encode_state(state), lease.id)

@@ -41,6 +41,7 @@ class Config:
     public_ip: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
     agent_ttl: float = 30.0
+    partition_grace: float = 10.0
     units_directory: str = "/run/fleet/units/"
     state_directory: str = "/run/fleet/agent/"
     systemd_user: bool = False
@@ -153,7 +154,7 @@ def _convert(key: str, text: str) -> object:
         return servers(key, text)
     if key == "metadata":
         return metadata(key, text)
-    if key in ("etcd_request_timeout", "engine_reconcile_interval", "agent_ttl"):
+    if key in ("etcd_request_timeout", "engine_reconcile_interval", "agent_ttl", "partition_grace"):
         return duration(key, text)
     if key in ("systemd_user", "disable_engine"):
         return _boolean(key, text)

@@ -15,6 +15,7 @@ import re
 import signal
 import socket
 import ssl
+import subprocess
 import sys
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ from .api import make_app, make_runner
 from .config import Config, ConfigError, load
 from .engine import Engine
 from .memory import Memory
-from .model import Machine
+from .model import LAUNCHED, LOADED, Machine
 from .presence import Presence
 from .registry import Keys, Registry
 from .systemd import ActiveState, Systemd, SystemdError
@@ -128,6 +129,21 @@ def own_unit(cgroup: str) -> str:
     return found[-1] if found else ""
 
 
+def fence(memory: Memory, grace: float) -> None:
+    """Stop what must not run beside a copy elsewhere: fleetd hangs, and nobody else on this machine will do it."""
+    for record_name in memory.names("unit-"):
+        record = memory.read(record_name)
+        name = record.get("name")
+        if not record.get("fenced") or record.get("job") != LAUNCHED or not isinstance(name, str):
+            continue
+        log.warning("stopping %s, because fleetd did not answer its watchdog", name)
+        try:
+            subprocess.run(["systemctl", "stop", "--", name], check=False, timeout=grace / 2)
+        except subprocess.TimeoutExpired:
+            subprocess.run(["systemctl", "kill", "-s", "KILL", "--", name], check=False, timeout=grace / 2)
+        memory.write(record_name, {**record, "job": LOADED})
+
+
 class Daemon:
     """One fleetd."""
 
@@ -148,12 +164,15 @@ class Daemon:
             dict(config.metadata),
             read_boot_id(),
             version=__version__,
+            memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            cpus=float(os.cpu_count() or 1),
         )
         self.registry = Registry(self.etcd, keys)
         self.systemd = Systemd(self._on_state, self._on_systemd_lost, user=config.systemd_user)
         self._systemd_lost = asyncio.Event()
-        self.agent = Agent(self.machine.id, self.etcd, keys, self.systemd, Path(config.units_directory), memory)
-        self.engine = Engine(self.etcd, keys, self.machine.id, config.engine_ttl, memory)
+        units = Path(config.units_directory)
+        self.agent = Agent(self.machine.id, self.etcd, keys, self.systemd, units, memory, config.partition_grace)
+        self.engine = Engine(self.etcd, keys, self.machine.id, config.engine_ttl, memory, config.partition_grace)
         self.presence = Presence(self.etcd, keys, self.machine, config.machine_ttl, memory, self.agent.on_lease)
         self._stop = asyncio.Event()
 
@@ -169,7 +188,14 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         runner = await self._serve()
-        jobs: list[Awaitable[Any]] = [self._keep_systemd(), self.presence.run(), self.agent.run(), self.agent.publish()]
+        jobs: list[Awaitable[Any]] = [
+            self._keep_systemd(),
+            self._feed_watchdog(),
+            self.presence.run(),
+            self.agent.run(),
+            self.agent.publish(),
+            self.agent.guard(),
+        ]
         if not self.config.disable_engine:
             jobs.append(self.engine.run())
         tasks = [asyncio.ensure_future(job) for job in jobs]
@@ -207,6 +233,13 @@ class Daemon:
             self.agent.systemd_is_up(True)
             await self._systemd_lost.wait()
             log.warning("lost the connection to systemd; units are left as they are until it is back")
+
+    async def _feed_watchdog(self) -> None:
+        """Tell systemd that this process still turns; one that does not is killed, and its fenced units are stopped."""
+        seconds = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
+        while True:
+            notify("WATCHDOG=1")
+            await asyncio.sleep(seconds / 4 if seconds else 3600)
 
     async def _serve(self) -> web.AppRunner:
         app = make_app(self.registry, self.machine.id, token_limit=self.config.token_limit)
@@ -278,6 +311,11 @@ def configure_logging(verbosity: int) -> None:
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="fleetd", description="The daemon of fleet: agent, engine and HTTP API.")
     parser.add_argument("-config", "--config", default="/etc/fleet/fleet.conf", help="path of the configuration file")
+    parser.add_argument(
+        "--fence",
+        action="store_true",
+        help="stop the OnPartition=stop units of a fleetd that its watchdog killed (for ExecStopPost=), and exit",
+    )
     parser.add_argument("-version", "--version", action="version", version=f"fleetd version {__version__}")
     return parser.parse_args(argv)
 
@@ -293,6 +331,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         configure_logging(config.verbosity)
         for warning in warnings:
             log.warning("%s: %s", options.config, warning)
+        if options.fence:
+            if os.environ.get("SERVICE_RESULT") == "watchdog":
+                fence(Memory(Path(config.state_directory)), config.partition_grace)
+            return 0
         asyncio.run(_run(config))
     except (ConfigError, StartError, OSError) as exc:
         print(f"fleetd: {exc}", file=sys.stderr)

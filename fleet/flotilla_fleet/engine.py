@@ -22,8 +22,9 @@ from . import etcd as e
 from .memory import Memory
 from .model import Assignment, encode_assignment, encode_target
 from .presence import Lease, LeaseLost
-from .registry import Image, Keys
-from .scheduler import Change, Snapshot, plan
+from .presence import now as presence_now
+from .registry import Image, Keys, snapshot_of
+from .scheduler import Change, plan
 
 log = logging.getLogger(__name__)
 
@@ -42,20 +43,6 @@ class Write:
     operations: tuple[e.Json, ...]
 
 
-def snapshot_of(image: Image) -> Snapshot:
-    running: dict[str, set[str]] = {}
-    for machine, name in image.states:
-        running.setdefault(name, set()).add(machine)
-    return Snapshot(
-        units=image.units,
-        machines=image.machines(),
-        targets=image.targets,
-        assigns=image.assigns,
-        running={name: frozenset(machines) for name, machines in running.items()},
-        frozen=image.broken_names(),
-    )
-
-
 def write_of(change: Change, image: Image) -> Write:
     """The transaction for one change, guarded by everything that the decision rests on but leadership."""
     keys = image.keys
@@ -70,7 +57,16 @@ def write_of(change: Change, image: Image) -> Write:
         presence = keys.presence(machine)
         compares.append(e.if_create(presence, image.creates.get(presence, 0)))
         operations.append(e.op_put(keys.assign(machine, change.name), encode_assignment(assignment)))
-    operations.extend(e.op_delete(keys.assign(machine, change.name)) for machine in change.unassign)
+    for machine in change.unassign:
+        operations.append(e.op_delete(keys.assign(machine, change.name)))
+        state = keys.state(machine, change.name)
+        if not image.mod(state):
+            # The machine says that it runs a unit before it starts it. It must not say so while we think it never did.
+            compares.append(e.if_mod(state, 0))
+    if change.drop_move:
+        move = keys.move(change.name)
+        compares.append(e.if_mod(move, image.mod(move)))
+        operations.append(e.op_delete(move))
     return Write(change, tuple(compares), tuple(operations))
 
 
@@ -88,7 +84,7 @@ def split_wide(change: Change, most: int) -> list[Change]:
     ]
     if change.target is not None or change.drop_target:
         # Last, and alone: the other parts compare the target's revision as it was.
-        parts.append(Change(change.name, change.target, change.drop_target))
+        parts.append(Change(change.name, change.target, change.drop_target, drop_move=change.drop_move))
     return parts
 
 
@@ -109,9 +105,13 @@ def batches(writes: Iterable[Write], most: int) -> list[list[Write]]:
 
 
 class Engine:
-    """Campaigns, leads, and campaigns again. ``interval`` and ``ttl`` are in seconds."""
+    """Campaigns, leads, and campaigns again.
 
-    def __init__(self, client: e.Etcd, keys: Keys, machine_id: str, ttl: int, memory: Memory) -> None:
+    ``ttl`` is the time to live of leadership; ``grace`` how long after a machine was lost its ``OnPartition=stop``
+    units may need to be stopped there. Both in seconds.
+    """
+
+    def __init__(self, client: e.Etcd, keys: Keys, machine_id: str, ttl: int, memory: Memory, grace: float) -> None:
         self.etcd = client
         self.keys = keys
         self.machine_id = machine_id
@@ -123,6 +123,9 @@ class Engine:
         self._epoch = 0
         """The revision at which this engine wrote ``leader``."""
         self._news = asyncio.Event()
+        self.grace = grace
+        self._lost: dict[str, float] = {}
+        """When each machine was first seen to be missing, on the clock of leases."""
         self.plans = 0
         self.writes = 0
 
@@ -188,6 +191,8 @@ class Engine:
         listing = await self.etcd.prefix(self.keys.prefix)
         self.image.load(listing.kvs)
         self.leading = True
+        # Whoever led before may have seen a machine go; this engine counts from now on, which is never too short.
+        self._lost.clear()
         self._news.set()
         tasks = [
             asyncio.create_task(self._lease.keep()),
@@ -233,7 +238,7 @@ class Engine:
             await asyncio.sleep(max(GATHER, last + PAUSE - time.monotonic()))
             self._news.clear()
             last = time.monotonic()
-            decided = plan(snapshot_of(self.image))
+            decided = plan(snapshot_of(self.image, self._waiting()))
             self.plans += 1
             if not decided:
                 continue
@@ -246,10 +251,29 @@ class Engine:
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 3.0)
 
+    def _waiting(self) -> dict[str, str]:
+        """Units with ``OnPartition=stop`` whose machine was lost a moment ago: it may still be about to stop them."""
+        moment = presence_now()
+        present = self.image.presence
+        for machine in [machine for machine in self._lost if machine in present]:
+            del self._lost[machine]
+        waiting, soonest = {}, 0.0
+        for name, target in self.image.targets.items():
+            unit = self.image.units.get(name)
+            if unit is None or not target.machine or target.machine in present or unit.needs.on_partition != "stop":
+                continue
+            left = self._lost.setdefault(target.machine, moment) + self.grace - moment
+            if left > 0:
+                waiting[name] = f"waits until machine {target.machine}, which was lost, has surely stopped it"
+                soonest = min(soonest or left, left)
+        if waiting:
+            asyncio.get_running_loop().call_later(soonest, self._news.set)
+        return waiting
+
     async def _apply(self, changes: Sequence[Change]) -> None:
         most = e.MAX_TXN_OPS - 1
-        # A change needs two compares of its own beside those for the machines it is placed on.
-        parts = [part for change in changes for part in split_wide(change, most - 2)]
+        # A change needs three compares of its own beside those for the machines it is placed on.
+        parts = [part for change in changes for part in split_wide(change, most - 3)]
         writes = [write_of(part, self.image) for part in parts]
         for batch in batches(writes, most):
             if not await self._commit(batch) and len(batch) > 1:
@@ -281,6 +305,8 @@ class Engine:
             self._put(keys.target(change.name), encode_target(change.target), revision)
         for machine, assignment in change.assign:
             self._put(keys.assign(machine, change.name), encode_assignment(assignment), revision)
+        if change.drop_move:
+            self.image.apply(e.WatchEvent(keys.move(change.name), None, revision))
         for machine in change.unassign:
             self.image.apply(e.WatchEvent(keys.assign(machine, change.name), None, revision))
 

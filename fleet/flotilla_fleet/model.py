@@ -62,14 +62,25 @@ class Machine:
     boot_id: str = ""
     nonce: str = ""
     version: str = ""
+    memory: int = 0
+    """Bytes of memory that reservations may use; 0: not told."""
+    cpus: float = 0.0
+    """Processors that reservations may use; 0: not told."""
+    draining: bool = False
+    """Nothing is placed here and what is here goes away; kept apart from the presence record."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """The engine's decision for a non-global unit: a machine id, or "" with the reason why there is none."""
+    """The engine's decision for a non-global unit: a machine id, or "" with the reason why there is none.
+
+    A reason beside a machine says what the unit waits for there. ``done`` is the hash of the content that has run to
+    completion (Type=oneshot), which is not run again.
+    """
 
     machine: str = ""
     reason: str = ""
+    done: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,8 @@ class Assignment:
     name: str
     options: tuple[UnitOption, ...]
     desired: JobState
+    done: bool = False
+    """It has run to completion already: the machine keeps the file and does not start it."""
 
     @cached_property
     def hash(self) -> str:
@@ -96,6 +109,8 @@ class UnitState:
     active: str
     sub: str
     job: JobState = LOADED
+    done: bool = False
+    """A Type=oneshot unit that has run to completion."""
 
 
 def _dump(value: object) -> str:
@@ -116,6 +131,13 @@ def _text(key: str, record: dict[str, Any], name: str) -> str:
     value = record.get(name, "")
     if not isinstance(value, str):
         raise RecordError(f"field {name} of etcd key {key} is {value!r}, not a string")
+    return value
+
+
+def _number(key: str, record: dict[str, Any], name: str) -> float:
+    value = record.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 2**60:
+        raise RecordError(f"field {name} of etcd key {key} is {value!r}, not a number from 0 on")
     return value
 
 
@@ -149,27 +171,38 @@ def decode_unit(key: str, name: str, text: bytes | str) -> Unit:
 
 
 def encode_assignment(assignment: Assignment) -> str:
-    return _dump({"desired": assignment.desired, "options": [list(o) for o in assignment.options]})
+    record: dict[str, object] = {"desired": assignment.desired, "options": [list(o) for o in assignment.options]}
+    if assignment.done:
+        record["done"] = True
+    return _dump(record)
 
 
 def decode_assignment(key: str, name: str, text: bytes | str) -> Assignment:
     record = _load(key, text)
-    return Assignment(name, _options(key, record), _job(key, record, "desired", (LOADED, LAUNCHED)))
+    desired = _job(key, record, "desired", (LOADED, LAUNCHED))
+    return Assignment(name, _options(key, record), desired, record.get("done") is True)
 
 
 def encode_target(target: Target) -> str:
-    return _dump({"machine": target.machine, "reason": target.reason})
+    return _dump({"done": target.done, "machine": target.machine, "reason": target.reason})
 
 
 def decode_target(key: str, text: bytes | str) -> Target:
     record = _load(key, text)
-    return Target(_text(key, record, "machine"), _text(key, record, "reason"))
+    return Target(_text(key, record, "machine"), _text(key, record, "reason"), _text(key, record, "done"))
 
 
 def encode_state(state: UnitState) -> str:
-    return _dump(
-        {"active": state.active, "hash": state.hash, "job": state.job, "load": state.load, "sub": state.sub}
-    )
+    record: dict[str, object] = {
+        "active": state.active,
+        "hash": state.hash,
+        "job": state.job,
+        "load": state.load,
+        "sub": state.sub,
+    }
+    if state.done:
+        record["done"] = True
+    return _dump(record)
 
 
 def decode_state(key: str, machine: str, name: str, text: bytes | str) -> UnitState:
@@ -182,6 +215,7 @@ def decode_state(key: str, machine: str, name: str, text: bytes | str) -> UnitSt
         active=_text(key, record, "active"),
         sub=_text(key, record, "sub"),
         job=_job(key, record, "job", (LOADED, LAUNCHED)),
+        done=record.get("done") is True,
     )
 
 
@@ -189,8 +223,10 @@ def encode_machine(machine: Machine) -> str:
     return _dump(
         {
             "boot_id": machine.boot_id,
+            "cpus": machine.cpus,
             "id": machine.id,
             "ip": machine.ip,
+            "memory": machine.memory,
             "metadata": machine.metadata,
             "nonce": machine.nonce,
             "version": machine.version,
@@ -210,4 +246,6 @@ def decode_machine(key: str, machine_id: str, text: bytes | str) -> Machine:
         boot_id=_text(key, record, "boot_id"),
         nonce=_text(key, record, "nonce"),
         version=_text(key, record, "version"),
+        memory=int(_number(key, record, "memory")),
+        cpus=_number(key, record, "cpus"),
     )

@@ -15,6 +15,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from . import etcd as e
 from .memory import Memory
@@ -58,10 +59,11 @@ class Lease:
             raise LeaseLost(f"lease {self.id:x} is gone")
         self.deadline = sent + self.ttl
 
-    async def keep(self) -> None:
+    async def keep(self, on_renewed: Callable[[Lease], None] = lambda _lease: None) -> None:
         """Renew until the lease is lost; etcd not answering is no loss, only a reason to try again soon."""
         failing = False
         while True:
+            on_renewed(self)
             await asyncio.sleep(min(1.0, self.ttl / 12) if failing else self.ttl / 3)
             try:
                 await self.renew()
@@ -78,8 +80,9 @@ class Lease:
 class Presence:
     """Keeps ``presence/<machine>`` in etcd for as long as this process lives, and across its restarts.
 
-    ``on_lease`` is called with each new lease before it is announced, so that whatever hangs on the lease (unit states)
-    can be written again.
+    ``on_lease`` is called with each new lease, so that whatever hangs on it (unit states) can be written again, and
+    with None when it was lost. The moment until which the lease is surely alive is kept in memory under ``deadline``,
+    because a fleetd that is started without reaching etcd must know whether its units may still run.
     """
 
     def __init__(
@@ -89,7 +92,7 @@ class Presence:
         machine: Machine,
         ttl: int,
         memory: Memory,
-        on_lease: Callable[[Lease], Awaitable[None]],
+        on_lease: Callable[[Lease | None], Awaitable[None]],
     ) -> None:
         self.etcd = client
         self.keys = keys
@@ -129,9 +132,10 @@ class Presence:
         self.problem = ""
         try:
             await self.on_lease(lease)
-            await lease.keep()
+            await lease.keep(lambda kept: self.memory.write("deadline", {"boottime": kept.deadline}))
         except LeaseLost as exc:
             self._report(f"machine {self.machine.id} was taken for dead: {exc}; registering again")
+            await self.on_lease(None)
         finally:
             self.lease = None
 
@@ -161,8 +165,7 @@ class Presence:
         return lease
 
     def _record(self, nonce: str) -> str:
-        m = self.machine
-        return encode_machine(Machine(m.id, m.ip, m.metadata, m.boot_id, nonce, m.version))
+        return encode_machine(replace(self.machine, nonce=nonce))
 
     async def _register(self) -> Lease | None:
         """Write the presence key under a new lease; None when another machine has this id."""

@@ -10,8 +10,8 @@ caller does with a missing record must therefore never be to stop something (see
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from . import etcd as e
 from .model import (
@@ -29,6 +29,7 @@ from .model import (
     decode_unit,
     encode_unit,
 )
+from .scheduler import Move, Snapshot, rebalance
 from .store import Event, StoreError, UnitView
 from .unitfile import UnitOption
 
@@ -62,6 +63,12 @@ class Keys:
     def presence(self, machine: str) -> str:
         return f"{self.prefix}presence/{machine}"
 
+    def drain(self, machine: str) -> str:
+        return f"{self.prefix}drain/{machine}"
+
+    def move(self, name: str) -> str:
+        return f"{self.prefix}move/{name}"
+
     def metadata(self, machine: str, key: str = "") -> str:
         return f"{self.prefix}metadata/{machine}/{key}"
 
@@ -74,7 +81,7 @@ class Keys:
         if kind in ("assign", "state", "metadata"):
             machine, _, name = rest.partition("/")
             return kind, machine, name
-        if kind == "presence":
+        if kind in ("presence", "drain"):
             return kind, rest, ""
         return kind, "", rest
 
@@ -91,9 +98,7 @@ def merge_metadata(machine: Machine, dynamic: Iterable[tuple[str, str]]) -> Mach
             metadata[key] = value
         else:
             metadata.pop(key, None)
-    if metadata == machine.metadata:
-        return machine
-    return Machine(machine.id, machine.ip, metadata, machine.boot_id, machine.nonce, machine.version)
+    return machine if metadata == machine.metadata else replace(machine, metadata=metadata)
 
 
 class Registry:
@@ -136,7 +141,8 @@ class Registry:
         return sorted(found, key=lambda state: (state.name, state.machine))
 
     async def machines(self) -> list[Machine]:
-        presence, metadata = await self._read("presence", "metadata")
+        presence, metadata, drains = await self._read("presence", "metadata", "drain")
+        draining = {self.keys.split(kv.key)[1] for kv in drains}
         dynamic: dict[str, list[tuple[str, str]]] = {}
         for kv in metadata:
             _kind, owner, key = self.keys.split(kv.key)
@@ -149,7 +155,8 @@ class Registry:
             except RecordError as exc:
                 log.warning("%s", exc)
                 continue
-            found.append(merge_metadata(machine, dynamic.get(machine_id, ())))
+            merged = merge_metadata(machine, dynamic.get(machine_id, ()))
+            found.append(replace(merged, draining=machine_id in draining))
         return sorted(found, key=lambda machine: machine.id)
 
     async def put_unit(
@@ -173,8 +180,32 @@ class Registry:
         for start in range(0, len(puts), e.MAX_TXN_OPS):
             await self._txn([], puts[start : start + e.MAX_TXN_OPS])
 
+    async def set_drain(self, machine: str, draining: bool) -> None:
+        """Ask for a machine to be emptied, or let it be used again."""
+        key = self.keys.drain(machine)
+        await self._txn([], [e.op_put(key, "{}") if draining else e.op_delete(key)])
+
+    async def rebalance_moves(self, most: int) -> tuple[Move, ...]:
+        """Moves that would even out the machines; nothing is changed."""
+        image = Image(self.keys)
+        image.load((await self._prefix(self.keys.prefix)).kvs)
+        return rebalance(snapshot_of(image), most)
+
+    async def request_moves(self, moves: Sequence[Move]) -> None:
+        """Ask the engine to bring each unit to its machine."""
+        puts = [e.op_put(self.keys.move(move.name), move.target) for move in moves]
+        for start in range(0, len(puts), e.MAX_TXN_OPS):
+            await self._txn([], puts[start : start + e.MAX_TXN_OPS])
+
     async def events(self) -> AsyncIterator[Event]:
-        kinds = {"unit": "unit", "target": "target", "state": "state", "presence": "machine", "metadata": "machine"}
+        kinds = {
+            "unit": "unit",
+            "target": "target",
+            "state": "state",
+            "presence": "machine",
+            "metadata": "machine",
+            "drain": "machine",
+        }
         try:
             start = (await self.etcd.range(self.keys.leader)).revision + 1
             async for batch in self.etcd.watch(self.keys.prefix, start):
@@ -252,6 +283,8 @@ class Image:
         self.states: dict[tuple[str, str], UnitState] = {}
         self.presence: dict[str, Machine] = {}
         self.metadata: dict[tuple[str, str], str] = {}
+        self.draining: set[str] = set()
+        self.moves: dict[str, str] = {}
         self.mods: dict[str, int] = {}
         self.creates: dict[str, int] = {}
         self.broken: set[str] = set()
@@ -297,10 +330,13 @@ class Image:
         dynamic: dict[str, list[tuple[str, str]]] = {}
         for (machine, key), value in self.metadata.items():
             dynamic.setdefault(machine, []).append((key, value))
-        return {
+        found = {
             machine_id: merge_metadata(machine, dynamic.get(machine_id, ()))
             for machine_id, machine in self.presence.items()
         }
+        for machine_id in self.draining & set(found):
+            found[machine_id] = replace(found[machine_id], draining=True)
+        return found
 
     def broken_names(self) -> frozenset[str]:
         """Units of which some record cannot be read."""
@@ -320,6 +356,10 @@ class Image:
             self.presence[machine] = decode_machine(key, machine, value)
         elif kind == "metadata":
             self.metadata[machine, name] = value.decode("utf-8", "replace")
+        elif kind == "drain":
+            self.draining.add(machine)
+        elif kind == "move":
+            self.moves[name] = value.decode("utf-8", "replace")
 
     def _forget(self, key: str) -> None:
         kind, machine, name = self.keys.split(key)
@@ -335,3 +375,21 @@ class Image:
             self.presence.pop(machine, None)
         elif kind == "metadata":
             self.metadata.pop((machine, name), None)
+        elif kind == "drain":
+            self.draining.discard(machine)
+        elif kind == "move":
+            self.moves.pop(name, None)
+
+
+def snapshot_of(image: Image, waiting: Mapping[str, str] | None = None) -> Snapshot:
+    """What the scheduler sees of an image."""
+    return Snapshot(
+        units=image.units,
+        machines=image.machines(),
+        targets=image.targets,
+        assigns=image.assigns,
+        states=image.states,
+        frozen=image.broken_names(),
+        waiting=waiting or {},
+        moves=image.moves,
+    )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -263,6 +264,13 @@ class Systemd:
     async def disable(self, names: list[str]) -> None:
         """Remove the links that ``link`` and ``enable`` made."""
         await self._manager("DisableUnitFiles", "asb", [names, True])
+
+    async def kill(self, name: str) -> None:
+        """Send SIGKILL to all processes of a unit; one that is not there is dead already."""
+        try:
+            await self._manager("KillUnit", "ssi", [name, "all", int(signal.SIGKILL)])
+        except SystemdError as exc:
+            log.debug("%s", exc)
 
     async def reset_failed(self, name: str) -> None:
         try:

@@ -15,10 +15,11 @@ it uses the standard library only.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple, Union
+from typing import NamedTuple, Union, cast
 
 from ._unit_name import expand, quote
 
@@ -246,7 +247,8 @@ class Requirements:
     ``metadata`` holds (key, allowed values) in the order of first use: a machine must have one of
     the values for every key. ``conflicts`` and ``replaces`` are globs for :func:`glob_match`.
     ``unknown`` are keys of [X-Fleet] that mean nothing here; ``ignored`` are MachineMetadata values
-    that are not ``key=value``. Both are worth a warning.
+    that are not ``key=value``. Both are worth a warning. The group of a unit are all instances of
+    its template, or the unit alone.
     """
 
     machine_id: str = ""
@@ -255,6 +257,13 @@ class Requirements:
     conflicts: tuple[str, ...] = ()
     replaces: tuple[str, ...] = ()
     is_global: bool = False
+    memory: int = 0  # bytes that the unit reserves
+    cpus: float = 0.0  # processors that the unit reserves
+    spread_by: str = ""  # metadata key over whose values the group is spread
+    max_per_machine: int = 0  # units of the group on one machine, 0: any number
+    sticky: bool = False  # placed once and never moved
+    on_partition: str = "run"  # or "stop": at most one copy, whatever it costs
+    rolling: int = 0  # copies of the group that may be updated at one time, 0: all
     unknown: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
 
@@ -267,8 +276,61 @@ _PEERS = ("MachineOf", "X-ConditionMachineOf")
 _CONFLICTS = ("Conflicts", "X-Conflicts")
 _REPLACES = ("Replaces",)
 _GLOBAL = ("Global",)
-_KNOWN = frozenset(_MACHINE_ID + _METADATA + _PEERS + _CONFLICTS + _REPLACES + _GLOBAL)
+# Beyond upstream, whose clients let them pass.
+_MEMORY = "MemoryReservation"
+_CPU = "CPUReservation"
+_SPREAD = "SpreadBy"
+_MOST = "MaxPerMachine"
+_STICKY = "Sticky"
+_PARTITION = "OnPartition"
+_ROLLING = "RollingUpdate"
+_OURS = (_MEMORY, _CPU, _SPREAD, _MOST, _STICKY, _PARTITION, _ROLLING)
+_KNOWN = frozenset(_MACHINE_ID + _METADATA + _PEERS + _CONFLICTS + _REPLACES + _GLOBAL + _OURS)
 _TRUE = ("true", "yes", "1", "on", "t")
+_FALSE = ("false", "no", "0", "off", "f")
+
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGT]?)")
+_SIZE_FACTOR = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_COUNT = re.compile(r"[0-9]{1,6}")
+_CPUS = re.compile(r"([0-9]+(?:\.[0-9]+)?)(%?)")
+
+
+def _size(text: str) -> int | None:
+    match = _SIZE.fullmatch(text)
+    return int(float(match.group(1)) * _SIZE_FACTOR[match.group(2)]) if match else None
+
+
+def _count(text: str) -> int | None:
+    return int(text) if _COUNT.fullmatch(text) else None
+
+
+def _cpus(text: str) -> float | None:
+    match = _CPUS.fullmatch(text)
+    return float(match.group(1)) / (100 if match.group(2) else 1) if match else None
+
+
+def _choice(*choices: str) -> Callable[[str], str | None]:
+    return lambda text: text.lower() if text.lower() in choices else None
+
+
+# How to read each of our keys, and what to tell whoever wrote something else.
+_READERS: dict[str, tuple[Callable[[str], object], str]] = {
+    _MEMORY: (_size, "bytes, or a number with K, M, G or T"),
+    _CPU: (_cpus, "a number of processors such as 0.5, or a percentage of one such as 50%"),
+    _MOST: (_count, "a whole number"),
+    _ROLLING: (_count, "a whole number"),
+    _STICKY: (_choice(*_TRUE, *_FALSE), "true and false"),
+    _PARTITION: (_choice("run", "stop"), "run and stop"),
+}
+
+
+def _last(values: dict[str, list[str]], key: str) -> str:
+    return values.get(key, [""])[-1]
+
+
+def _read(values: dict[str, list[str]], key: str) -> object:
+    """The value of one of our keys, or None when it is not there or not usable."""
+    return _READERS[key][0](_last(values, key)) if values.get(key) else None
 
 
 def _split_quoted(value: str) -> list[str]:
@@ -334,6 +396,13 @@ def _requirements(values: dict[str, list[str]]) -> Requirements:
         conflicts=_globs(values, _CONFLICTS),
         replaces=_merged(values, _REPLACES),
         is_global=is_global,
+        memory=cast("int", _read(values, _MEMORY) or 0),
+        cpus=cast("float", _read(values, _CPU) or 0.0),
+        spread_by=_last(values, _SPREAD),
+        max_per_machine=cast("int", _read(values, _MOST) or 0),
+        sticky=_read(values, _STICKY) in _TRUE,
+        on_partition=cast("str", _read(values, _PARTITION) or "run"),
+        rolling=cast("int", _read(values, _ROLLING) or 0),
         unknown=tuple(key for key in values if key not in _KNOWN),
         ignored=ignored,
     )
@@ -347,6 +416,14 @@ def requirements(name: str, options: Iterable[UnitOption]) -> Requirements:
     return _requirements(_x_fleet(options, name))
 
 
+def _check_ours(values: dict[str, list[str]]) -> None:
+    for key, (reader, allowed) in _READERS.items():
+        if values.get(key) and reader(_last(values, key)) is None:
+            raise UnitFileError(
+                f"{key} in section [{SECTION}] is {quote(_last(values, key))}, allowed are {allowed}"
+            )
+
+
 def check_requirements(options: Iterable[UnitOption]) -> None:
     """Raise :class:`UnitFileError` when the [X-Fleet] section asks for what can never be.
 
@@ -358,7 +435,10 @@ def check_requirements(options: Iterable[UnitOption]) -> None:
             raise UnitFileError(
                 f"{key} in section [{SECTION}] has no value, give one or leave the line out"
             )
+    _check_ours(values)
     needs = _requirements(values)
+    if needs.sticky and needs.is_global:
+        raise UnitFileError("Sticky cannot be used with Global: a global unit never moves")
     for what, globs in (("conflict", needs.conflicts), ("replace", needs.replaces)):
         for peer in needs.peers:
             for glob in globs:

@@ -116,6 +116,12 @@ class FakeSystemd:
             self.paths.pop(name, None)
             self.enabled.discard(name)
 
+    async def kill(self, name: str) -> None:
+        self.calls["kill"] += 1
+        if self.active.pop(name, None) is not None:
+            self.stops.append(name)
+            self.on_state(name, ActiveState("", "failed", "failed"))
+
     async def reset_failed(self, name: str) -> None:
         self.failed.discard(name)
         if name not in self.active:
@@ -142,16 +148,22 @@ class FakeMachine:
         self.etcd = Etcd(self.endpoints, timeout=1.0)
         memory = Memory(self.directory / "memory")
         self.registry = Registry(self.etcd, self.keys)
-        self.agent = Agent(self.id, self.etcd, self.keys, self.systemd, self.directory / "units", memory)
+        self.agent = Agent(self.id, self.etcd, self.keys, self.systemd, self.directory / "units", memory, 1.0)
         self.systemd.on_state = self.agent.on_state
-        self.engine = Engine(self.etcd, self.keys, self.id, self.ttl, memory)
+        self.engine = Engine(self.etcd, self.keys, self.id, self.ttl, memory, grace=1.0)
         machine = Machine(self.id, self.ip, self.metadata, self.boot, version="test")
         self.presence = Presence(self.etcd, self.keys, machine, self.ttl, memory, self.agent.on_lease)
 
     async def start(self) -> None:
         await self.agent.refresh()
         self.agent.systemd_is_up(True)
-        jobs = (self.presence.run(), self.agent.run(), self.agent.publish(), self.engine.run())
+        jobs = (
+            self.presence.run(),
+            self.agent.run(),
+            self.agent.publish(),
+            self.agent.guard(),
+            self.engine.run(),
+        )
         self.tasks = [asyncio.create_task(job) for job in jobs]
 
     async def crash(self) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import pytest
 from fakes import FakeSystemd
 
 from flotilla_fleet.agent import Agent, Local, Step, digest_of, next_step
-from flotilla_fleet.etcd import KV, Etcd, RangeResult
+from flotilla_fleet.etcd import KV, Etcd, Json, RangeResult, TxnResult
 from flotilla_fleet.memory import Memory
 from flotilla_fleet.model import Assignment, JobState, encode_assignment
+from flotilla_fleet.presence import Lease, now
 from flotilla_fleet.registry import Keys
 from flotilla_fleet.systemd import ActiveState, unescape_path
 from flotilla_fleet.unitfile import parse_unit, serialize
@@ -104,8 +106,21 @@ def everything(directory: Path) -> list[Path]:
     return sorted(directory.rglob("*"))
 
 
+class Consenting(Etcd):
+    """An etcd that agrees to every transaction, or refuses them."""
+
+    agrees = True
+    listing = RangeResult(2, ())
+
+    async def prefix(self, prefix: str) -> RangeResult:
+        return self.listing
+
+    async def txn(self, compares: Sequence[Json], success: Sequence[Json], failure: Sequence[Json] = ()) -> TxnResult:
+        return TxnResult(self.agrees, 1, (), 0)
+
+
 class Rig:
-    """An agent whose etcd is never asked: listings are handed to it."""
+    """An agent whose etcd only gives permits: listings are handed to it."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -114,8 +129,9 @@ class Rig:
 
     def build(self) -> None:
         memory = Memory(self.directory / "memory")
-        etcd = Etcd(["http://127.0.0.1:1"])
-        self.agent = Agent(ME, etcd, Keys("/t/"), self.systemd, self.directory / "units", memory)
+        self.etcd = Consenting(["http://127.0.0.1:1"])
+        self.agent = Agent(ME, self.etcd, Keys("/t/"), self.systemd, self.directory / "units", memory, 0.2)
+        self.agent._lease = Lease(self.etcd, 1, 60, now())
         self.systemd.on_state = self.agent.on_state
         self.agent.systemd_is_up(True)
 
@@ -128,7 +144,7 @@ class Rig:
     async def rest(self) -> None:
         for _ in range(200):
             await asyncio.sleep(0.005)
-            if not self.agent._workers and self.agent.installer._task is not None and self.agent.installer._task.done():
+            if not self.agent._workers:
                 return
 
 
@@ -252,3 +268,70 @@ async def test_a_signal_that_overtakes_an_answer_wins(tmp_path: Path) -> None:
     rig.systemd.state = slow_answer  # type: ignore[method-assign]
     await rig.agent.refresh()
     assert rig.agent.states["u.service"] == ActiveState("loaded", "active", "running")
+
+
+async def test_nothing_is_started_without_etcds_consent(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.etcd.agrees = False
+    await rig.list(want())
+    assert rig.systemd.calls["start"] == 0, "started although the assignment had changed"
+    rig.etcd.agrees = True
+    rig.agent._lease = None
+    await rig.list(want())
+    assert rig.systemd.calls["start"] == 0, "started without a lease"
+    assert "not registered" in rig.agent.errors["u.service"]
+    await rig.agent.on_lease(Lease(rig.etcd, 2, 60, now()))
+    await rig.rest()
+    assert "u.service" in rig.systemd.active
+
+
+FENCED = TEXT + "[X-Fleet]\nOnPartition=stop\n"
+
+
+async def test_when_the_lease_may_have_ended_only_fenced_units_are_stopped(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await rig.list(want(FENCED), want(name="run.service"))
+    assert rig.agent._lease is not None
+    rig.agent._lease.deadline = now() + 0.1
+    guard = asyncio.create_task(rig.agent.guard())
+    await asyncio.sleep(0.05)
+    assert "u.service" in rig.systemd.active
+    await asyncio.sleep(0.3)
+    assert set(rig.systemd.active) == {"run.service"}
+    rig.agent._lease.deadline = now() + 60
+    rig.etcd.listing = RangeResult(5, ())
+    await asyncio.sleep(0.4)
+    assert not rig.systemd.starts["u.service"] > 1, "started again although etcd no longer assigns it"
+    guard.cancel()
+
+
+async def test_a_fenced_unit_that_does_not_stop_is_killed(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await rig.list(want(FENCED))
+    rig.systemd.slow.add("u.service")
+    rig.systemd.let_stop.clear()
+    assert rig.agent._lease is not None
+    rig.agent._lease.deadline = now()
+    guard = asyncio.create_task(rig.agent.guard())
+    await asyncio.sleep(0.4)
+    assert not rig.systemd.active
+    assert rig.systemd.calls["kill"] == 1
+    rig.systemd.let_stop.set()
+    guard.cancel()
+
+
+async def test_a_one_shot_unit_that_ended_is_told_as_done_and_not_run_again(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await rig.list(want("[Service]\nType=oneshot\nExecStart=/bin/true\n"))
+    await asyncio.sleep(0.05)
+    assert rig.agent.local["u.service"].done
+    rig.build()
+    await rig.list(replace(want("[Service]\nType=oneshot\nExecStart=/bin/true\n"), done=True))
+    assert rig.systemd.starts["u.service"] == 1
+
+
+async def test_a_one_shot_unit_that_is_done_elsewhere_is_installed_but_not_started(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await rig.list(replace(want("[Service]\nType=oneshot\nExecStart=/bin/true\n"), done=True))
+    assert rig.systemd.starts["u.service"] == 0
+    assert rig.agent.local["u.service"].done
