@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from flotilla_fleet.model import Assignment, JobState, Machine, Target, Unit, UnitState
-from flotilla_fleet.scheduler import Plan, Snapshot, plan
+from flotilla_fleet.scheduler import Plan, Snapshot, plan, rebalance
 from flotilla_fleet.unitfile import UnitOption, glob_match
 
 A, B, C = "a" * 32, "b" * 32, "c" * 32
@@ -309,6 +309,256 @@ def test_stopped_and_started_again_waits_for_the_machine_that_still_stops_it() -
     assert w.where("u.service") == A
 
 
+# -- beyond upstream ---------------------------------------------------------------
+
+
+def sized(letter: str, memory: int = 0, cpus: float = 0.0, **metadata: str) -> Machine:
+    return Machine(letter * 32, metadata=metadata, memory=memory, cpus=cpus)
+
+
+def test_reserved_memory_is_not_given_twice() -> None:
+    w = world(*(unit(f"u{n}.service", MemoryReservation="600M") for n in range(3)), machines="")
+    w.machines = {A: sized("a", 2**30), B: sized("b", 2**30)}
+    w.settle()
+    assert sorted(w.where(f"u{n}.service") for n in range(3)) == ["", A, B]
+    assert "2 has 424 MiB of memory unreserved, not 600 MiB" in w.why("u2.service")
+
+
+def test_reserved_processors_are_not_given_twice() -> None:
+    w = world(unit("x.service", CPUReservation="1.5"), unit("y.service", CPUReservation="50%"), machines="")
+    w.machines = {A: sized("a", cpus=2)}
+    w.settle()
+    assert w.where("x.service") == w.where("y.service") == A
+    w.units["z.service"] = unit("z.service", CPUReservation="0.1")
+    w.settle()
+    assert "has 0 processors unreserved, not 0.1" in w.why("z.service")
+
+
+def test_a_reservation_that_grew_does_not_throw_a_unit_out() -> None:
+    w = world(machines="")
+    w.machines = {A: sized("a", 2**30)}
+    w.units["u.service"] = unit("u.service", MemoryReservation="1G")
+    w.settle()
+    w.machines[A] = sized("a", 2**29)
+    w.settle()
+    assert w.where("u.service") == A
+
+
+def test_max_per_machine_counts_the_instances_of_a_template() -> None:
+    w = world(*(unit(f"web@{n}.service", MaxPerMachine="2") for n in range(1, 6)), machines="ab")
+    assert sorted(w.where(f"web@{n}.service") for n in range(1, 6)) == ["", A, A, B, B]
+    assert "runs 2 of web@.service already" in w.why("web@5.service")
+
+
+def test_spread_by_prefers_the_value_with_fewest_of_the_group() -> None:
+    w = world(machines="")
+    w.machines = {A: sized("a", az="1"), B: sized("b", az="1"), C: sized("c", az="2")}
+    for n in range(1, 5):
+        w.units[f"web@{n}.service"] = unit(f"web@{n}.service", SpreadBy="az")
+    w.settle()
+    zones = [w.machines[w.where(f"web@{n}.service")].metadata["az"] for n in range(1, 5)]
+    assert zones.count("2") == 2
+
+
+def test_spread_by_is_soft() -> None:
+    w = world(machines="")
+    w.machines = {A: sized("a", az="1")}
+    for n in range(1, 4):
+        w.units[f"web@{n}.service"] = unit(f"web@{n}.service", SpreadBy="az")
+    w.settle()
+    assert all(w.where(name) == A for name in w.units)
+
+
+def test_a_sticky_unit_waits_for_its_machine() -> None:
+    w = world(unit("db.service", Sticky="true"), machines="ab")
+    assert w.where("db.service") == A
+    w.lose(A)
+    w.settle()
+    assert w.where("db.service") == A
+    assert w.why("db.service") == f"sticks to machine {A}, which is not present"
+    w.machines[A] = Machine(A)
+    w.settle()
+    assert (w.where("db.service"), w.why("db.service")) == (A, "")
+    assert w.machines_with("db.service") == [A]
+
+
+def test_a_sticky_unit_stays_when_metadata_changes() -> None:
+    w = world(unit("db.service", Sticky="true", MachineMetadata="az=a"))
+    w.machines[A] = Machine(A, metadata={"az": "z"})
+    w.settle()
+    assert w.where("db.service") == A
+
+
+def test_a_drained_machine_is_emptied_and_gets_nothing() -> None:
+    plain = [unit(f"u{n}.service") for n in range(6)]
+    w = world(*plain, unit("g.service", Global="true"), unit("s.service", Sticky="1"))
+    stuck = w.where("s.service")
+    w.machines[stuck] = replace(w.machines[stuck], draining=True)
+    w.settle()
+    assert not [name for machine, name in w.assigns if machine == stuck]
+    assert all(w.where(f"u{n}.service") not in ("", stuck) for n in range(6))
+    assert "which is being drained" in w.why("s.service")
+    w.machines[stuck] = replace(w.machines[stuck], draining=False)
+    w.settle()
+    assert sorted(name for machine, name in w.assigns if machine == stuck) == ["g.service", "s.service"]
+
+
+def test_a_unit_that_must_not_run_twice_waits_for_the_lost_machine() -> None:
+    w = world(unit("u.service", OnPartition="stop"))
+    w.waiting = {"u.service": "waits"}
+    w.lose(A)
+    w.settle()
+    assert (w.where("u.service"), w.why("u.service")) == (A, "waits")
+    assert w.machines_with("u.service") == [A]
+    w.waiting = {}
+    w.settle()
+    assert w.where("u.service") == B
+
+
+def test_waiting_ends_when_the_machine_is_back() -> None:
+    w = world(unit("u.service", OnPartition="stop"))
+    w.waiting = {"u.service": "waits"}
+    w.settle()
+    assert (w.where("u.service"), w.why("u.service")) == (A, "")
+
+
+def new_content(w: World, name: str, **fleet: str) -> None:
+    old = w.units[name]
+    w.units[name] = replace(old, options=(*old.options, UnitOption("Service", "Environment", "V=2")))
+
+
+def updated(w: World, name: str) -> bool:
+    return all(copy.options == w.units[name].options for (_m, n), copy in w.assigns.items() if n == name)
+
+
+def test_instances_are_updated_one_at_a_time() -> None:
+    names = [f"web@{n}.service" for n in (1, 2, 3)]
+    w = world(*(unit(name, RollingUpdate="1") for name in names))
+    for name in names:
+        new_content(w, name)
+    w.step()
+    assert [updated(w, name) for name in names] == [True, False, False]
+    assert not w.step() or [updated(w, name) for name in names] == [True, False, False], "the first is not up yet"
+    w.report()
+    w.step()
+    assert [updated(w, name) for name in names] == [True, True, False]
+    w.settle()
+    assert [updated(w, name) for name in names] == [True, True, True]
+    assert all(w.why(name) == "" for name in names)
+
+
+def test_copies_of_a_global_unit_are_updated_two_at_a_time() -> None:
+    w = world(unit("g.service", Global="true", RollingUpdate="2"))
+    new_content(w, "g.service")
+    w.step()
+    assert sum(copy.options == w.units["g.service"].options for copy in w.assigns.values()) == 2
+    w.settle()
+    assert updated(w, "g.service")
+    assert "g.service" not in w.targets
+
+
+def test_an_update_that_does_not_come_up_stops_and_says_where() -> None:
+    names = [f"web@{n}.service" for n in (1, 2, 3)]
+    w = world(*(unit(name, RollingUpdate="2") for name in names))
+    for name in names:
+        new_content(w, name)
+    w.fails = {"web@1.service"}
+    w.settle()
+    assert [updated(w, name) for name in names] == [True, True, False]
+    place = w.where("web@1.service")
+    assert w.why("web@3.service") == f"update waits for web@1.service on machine {place} to become active"
+    w.fails = set()
+    w.settle()
+    assert updated(w, "web@3.service")
+
+
+def test_without_the_key_all_are_updated_at_once() -> None:
+    names = [f"web@{n}.service" for n in (1, 2, 3)]
+    w = world(*(unit(name) for name in names))
+    for name in names:
+        new_content(w, name)
+    w.step()
+    assert all(updated(w, name) for name in names)
+
+
+def finish(w: World, name: str) -> None:
+    state = w.states[w.where(name), name]
+    w.states[w.where(name), name] = replace(state, active="inactive", done=True)
+
+
+def test_a_job_that_is_done_is_not_run_again_when_its_machine_goes() -> None:
+    w = world(unit("job.service"))
+    finish(w, "job.service")
+    w.step()
+    assert w.targets["job.service"].done == w.units["job.service"].hash
+    assert w.assigns[A, "job.service"].done
+    w.lose(A)
+    w.settle()
+    assert w.where("job.service") == ""
+    assert w.why("job.service") == "has run to completion"
+    assert not w.machines_with("job.service")
+
+
+def test_a_job_that_is_not_done_is_run_elsewhere() -> None:
+    w = world(unit("job.service"))
+    w.lose(A)
+    w.settle()
+    assert w.where("job.service") == B
+
+
+def test_a_done_job_runs_again_with_new_content_or_after_a_stop() -> None:
+    w = world(unit("job.service"))
+    finish(w, "job.service")
+    w.step()
+    new_content(w, "job.service")
+    w.settle()
+    assert not w.targets["job.service"].done
+    assert not w.assigns[A, "job.service"].done
+    finish(w, "job.service")
+    w.step()
+    w.units["job.service"] = replace(w.units["job.service"], desired="inactive")
+    w.settle()
+    assert "job.service" not in w.targets
+
+
+def test_a_requested_move_is_made_and_forgotten() -> None:
+    w = world(unit("u.service"))
+    w.moves = {"u.service": C}
+    w.settle()
+    assert w.where("u.service") == C
+    assert not w.moves
+
+
+def test_a_move_that_cannot_be_is_forgotten() -> None:
+    w = world(unit("u.service", MachineMetadata="az=a"), unit("g.service", Global="true"))
+    w.moves = {"u.service": C, "g.service": C, "none.service": C}
+    w.settle()
+    assert w.where("u.service") == A
+    assert not w.moves
+
+
+def test_rebalance_evens_out_after_a_machine_came_back() -> None:
+    w = world(*(unit(f"u{n}.service") for n in range(9)), machines="ab")
+    w.machines[C] = Machine(C)
+    w.settle()
+    moves = rebalance(w.snapshot(), 99)
+    assert len(moves) == 3
+    assert {move.target for move in moves} == {C}
+    w.moves = {move.name: move.target for move in moves}
+    w.settle()
+    assert sorted(len([1 for m, _n in w.assigns if m == machine]) for machine in (A, B, C)) == [3, 3, 3]
+    assert rebalance(w.snapshot(), 99) == ()
+
+
+def test_rebalance_respects_its_limit_and_what_units_ask_for() -> None:
+    w = world(*(unit(f"u{n}.service", MachineMetadata="az=a") for n in range(4)), unit("v.service"), unit("w.service"))
+    w.machines[C] = replace(w.machines[C], draining=True)
+    w.settle()
+    for move in rebalance(w.snapshot(), 1):
+        assert move.name in ("v.service", "w.service")
+    assert len(rebalance(w.snapshot(), 1)) <= 1
+
+
 # -- properties -------------------------------------------------------------------
 
 NAMES = [f"{stem}.service" for stem in ("a", "b", "web@1", "web@2", "web@3", "db")]
@@ -331,6 +581,12 @@ def units(draw: st.DrawFn, name: str) -> Unit:
         fleet["Global"] = "true"
     if kind in ("conflict", "global") and draw(st.booleans()):
         fleet["Conflicts"] = draw(st.sampled_from(GLOBS))
+    if draw(st.integers(0, 3)) == 0:
+        fleet["RollingUpdate"] = draw(st.sampled_from(["1", "2"]))
+    if draw(st.integers(0, 3)) == 0:
+        fleet["MaxPerMachine"] = "1"
+    if draw(st.integers(0, 3)) == 0:
+        fleet["SpreadBy"] = "az"
     if kind != "id" and draw(st.booleans()):
         fleet["MachineMetadata"] = draw(st.sampled_from(["az=1", "az=2"]))
     return unit(name, desired, **fleet)
