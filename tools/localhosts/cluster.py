@@ -355,7 +355,7 @@ def down(name: str, inventories: bool, progress: Progress) -> None:
         running = [place for place in places if guest.processes(place)]
         if running:
             progress.say(f"switching off {', '.join(place.host for place in running)}")
-            guest.stop(running, progress, _DOWN_TIMEOUT)
+            guest.stop(running, progress, _DOWN_TIMEOUT, patient=False)
         for pid in _connection_masters(name):
             guest.send_signal(guest.inspect(pid), signal.SIGTERM)
         for place in places:
@@ -365,6 +365,8 @@ def down(name: str, inventories: bool, progress: Progress) -> None:
             with contextlib.suppress(OSError):
                 path.parent.rmdir()  # refused while another cluster is in it
         network.remove_network(name, progress)
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            list(pool.map(lambda place: remove_tree(place.disk), places))
         remove_tree(directory(name))
         remove_tree(guest.RUNTIME / name)
         if inventories:

@@ -341,8 +341,8 @@ def _wait_until_off(places: Iterable[Place], timeout: float) -> list[Place]:
     return left
 
 
-def stop(places: Sequence[Place], progress: Progress, timeout: float) -> None:
-    """Switch hosts off: as with the power button, then harder.
+def stop(places: Sequence[Place], progress: Progress, timeout: float, patient: bool = True) -> None:
+    """Switch hosts off: as with the power button for ``timeout`` seconds, then harder; not patient: then at once.
 
     systemd-nspawn itself is never killed while its host lives: the host would go on without it.
     """
@@ -361,6 +361,8 @@ def stop(places: Sequence[Place], progress: Progress, timeout: float) -> None:
         ("killing its process 1", lambda place: send_signal(life(place).init, signal.SIGKILL), 5),
         ("killing what is left", _kill_rest, 5),
     ]
+    if not patient:
+        del ways[1]
     left = [place for place in places if processes(place)]
     for title, act, patience in ways:
         for place in left:
@@ -388,8 +390,11 @@ def kill(places: Sequence[Place], timeout: float = 10) -> None:
 
 
 def _kill_rest(place: Place) -> None:
-    for pid in processes(place):
-        send_signal(inspect(pid), signal.SIGKILL)
+    try:
+        (place.cgroups[0] / "cgroup.kill").write_text("1")  # all at once, so that none can start another meanwhile
+    except FileNotFoundError:  # Linux before 5.14
+        for pid in processes(place):
+            send_signal(inspect(pid), signal.SIGKILL)
 
 
 def clear(place: Place) -> None:
