@@ -32,6 +32,8 @@ GATHER = 0.01
 """Seconds in which changes that come together are planned together."""
 PAUSE = 0.05
 """Least seconds between two plans: a lone change is planned at once, a stream of them twenty times a second."""
+SHARE = 4
+"""Planning takes at most one part in this many of the time, however large the cluster is."""
 
 
 @dataclass(frozen=True)
@@ -228,17 +230,32 @@ class Engine:
             if change.revision > self._epoch:
                 raise LeaseLost(f"somebody else leads since revision {change.revision}")
             return
-        if self.image.watched(change):
+        if self.image.watched(change) and self._matters(change):
             self._news.set()
 
+    def _matters(self, change: e.WatchEvent) -> bool:
+        """Whether a change can change the plan. Most are units that come up as planned, and planning looks at all."""
+        kind, machine, name = self.keys.split(change.key)
+        if kind != "state":
+            return True
+        unit = self.image.units.get(name)
+        if unit is None:
+            return False
+        target = self.image.targets.get(name)
+        if change.kv is None:
+            return not unit.is_global and (target is None or not target.machine)
+        state = self.image.states.get((machine, name))
+        return bool(unit.needs.rolling) or (state is not None and state.done)
+
     async def _decide(self) -> None:
-        delay, last = 0.2, 0.0
+        delay, rest = 0.2, 0.0
         while True:
             await self._news.wait()
-            await asyncio.sleep(max(GATHER, last + PAUSE - time.monotonic()))
+            await asyncio.sleep(max(GATHER, rest - time.monotonic()))
             self._news.clear()
-            last = time.monotonic()
+            begun = time.monotonic()
             decided = plan(snapshot_of(self.image, self._waiting()))
+            rest = max(begun + PAUSE, begun + SHARE * (time.monotonic() - begun))
             self.plans += 1
             if not decided:
                 continue
