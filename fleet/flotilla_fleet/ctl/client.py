@@ -1,0 +1,246 @@
+# Copyright (c) 2026, flotilla.cluster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The HTTP API from the client's side: one kept connection, errors in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from .errors import CtlError, UsageError
+from .wire import Connection, Response, WireError
+
+Json = dict[str, Any]
+
+PREFIX = "/fleet/v1"
+STREAM_TIMEOUT = 45.0  # seconds of silence after which an event stream is lost; it beats every 15
+
+
+def _unix_socket(path: str, timeout: float) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(timeout)
+    try:
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class Endpoint:
+    """Where the API is: ``unix:///path``, ``http://host:port`` or ``https://host:port``.
+
+    ``ca_file`` replaces the system's authorities, ``cert_file`` and ``key_file`` are shown to the
+    server. ``via`` is a local socket that leads to the endpoint (a tunnel).
+    """
+
+    def __init__(self, url: str, ca_file: str = "", cert_file: str = "", key_file: str = "", via: str = "") -> None:
+        self.url = url.split(",")[0].strip()  # as upstream: the first of a list
+        parts = urlsplit(self.url)
+        self.scheme = parts.scheme
+        self.path = parts.path
+        self.via = via
+        self.files = {"--ca-file": ca_file, "--cert-file": cert_file, "--key-file": key_file}
+        try:
+            self.host, self.port = parts.hostname or "", parts.port
+        except ValueError:
+            self.host, self.port = "", None
+        local = self.scheme == "unix" and self.path and not parts.netloc
+        remote = self.scheme in ("http", "https") and self.host and parts.path in ("", "/")
+        if not (local or remote):
+            raise UsageError(f"--endpoint is {url!r}, not unix:///PATH, http://HOST:PORT or https://HOST:PORT")
+        if bool(cert_file) != bool(key_file):
+            raise UsageError("--cert-file and --key-file must be given together")
+
+    def connection(self, timeout: float) -> Connection:
+        """A connection that is opened by its first request."""
+        return Connection(lambda: self._socket(timeout), self.host or "localhost")
+
+    def _socket(self, timeout: float) -> socket.socket:
+        if self.scheme == "unix":
+            return _unix_socket(self.via or self.path, timeout)
+        port = self.port or (443 if self.scheme == "https" else 80)
+        raw = _unix_socket(self.via, timeout) if self.via else socket.create_connection((self.host, port), timeout)
+        return raw if self.scheme == "http" else self._encrypted(raw)
+
+    def _encrypted(self, raw: socket.socket) -> socket.socket:
+        import ssl  # only here: it takes long to load
+
+        try:
+            for flag, name in self.files.items():
+                if name and not os.path.isfile(name):
+                    raise CtlError(f"{flag} names {name}, which is not a file")
+            try:
+                context = ssl.create_default_context(cafile=self.files["--ca-file"] or None)
+                if self.files["--cert-file"]:
+                    context.load_cert_chain(self.files["--cert-file"], self.files["--key-file"])
+            except OSError as exc:  # ssl.SSLError is one
+                names = ", ".join(name for name in self.files.values() if name)
+                raise CtlError(f"cannot use the certificates in {names}: {exc.strerror or exc}") from None
+            return context.wrap_socket(raw, server_hostname=self.host)
+        except BaseException:
+            raw.close()
+            raise
+
+    def explain(self, exc: Exception, timeout: float) -> CtlError:
+        """Why no answer came, in one sentence."""
+        where = self.path if self.scheme == "unix" else self.url
+        if isinstance(exc, PermissionError):
+            text = (
+                f"no permission to use {where}: run as root, or as a member of the group fleet "
+                "(usermod -aG fleet USER, then log in again)"
+            )
+        elif isinstance(exc, FileNotFoundError):
+            text = (
+                f"no fleetd here, as there is no socket {where}: start it "
+                "(systemctl start fleet.socket), or name another machine's with --endpoint"
+            )
+        elif isinstance(exc, ConnectionRefusedError):
+            text = f"nothing listens on {where}: is fleetd running (systemctl status fleet)?"
+        elif isinstance(exc, TimeoutError):
+            text = f"fleetd at {where} did not answer within {timeout:g} s (--request-timeout)"
+        elif isinstance(exc, socket.gaierror):
+            text = f"cannot find the host {self.host} of --endpoint {where}: {exc.strerror}"
+        elif type(exc).__name__ == "SSLCertVerificationError":
+            reason = getattr(exc, "verify_message", "") or exc
+            text = f"the certificate of {where} is not trusted ({reason}): check --ca-file"
+        elif isinstance(exc, WireError):
+            text = f"what answers at {where} is not fleetd: {exc}"
+        else:
+            text = f"cannot talk to fleetd at {where}: {str(exc) or type(exc).__name__}"
+        return CtlError(text)
+
+
+class Stream:
+    """Lines that the server sends as things happen. One thread reads, another one may stop it."""
+
+    def __init__(self, connection: Connection, response: Response) -> None:
+        self._connection = connection
+        self._response = response
+
+    def lines(self) -> Iterator[bytes]:
+        """Until the stream is stopped, lost or silent for too long."""
+        with contextlib.suppress(OSError, WireError):
+            yield from self._response.lines()
+
+    def stop(self) -> None:
+        self._connection.interrupt()
+
+    def close(self) -> None:
+        """When nobody reads any more."""
+        self._connection.close()
+
+
+class Client:
+    """Requests to one endpoint. Every method raises :class:`CtlError` when it cannot be done."""
+
+    def __init__(self, endpoint: Endpoint, timeout: float, debug: bool = False) -> None:
+        self.endpoint = endpoint
+        self.timeout = timeout
+        self._debug = debug
+        self._connection = endpoint.connection(timeout)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    # resources
+
+    def machines(self) -> list[Json]:
+        return list(self._pages("/machines", "machines"))
+
+    def units(self) -> list[Json]:
+        return list(self._pages("/units", "units"))
+
+    def unit(self, name: str) -> Json | None:
+        status, body = self._request("GET", f"/units/{quote(name, safe='')}", missing=True)
+        return None if status == 404 else body
+
+    def states(self, unit: str = "") -> list[Json]:
+        return list(self._pages("/state", "states", {"unitName": unit} if unit else {}))
+
+    def put_unit(self, name: str, body: Json) -> None:
+        self._request("PUT", f"/units/{quote(name, safe='')}", body)
+
+    def delete_unit(self, name: str) -> bool:
+        """False when there is no such unit."""
+        status, _body = self._request("DELETE", f"/units/{quote(name, safe='')}", missing=True)
+        return status != 404
+
+    def events(self) -> Stream | None:
+        """A stream of changes on a connection of its own; None when the server has none."""
+        connection = self.endpoint.connection(STREAM_TIMEOUT)
+        try:
+            response = connection.request("GET", f"{PREFIX}/events", None, {})
+        except (OSError, WireError):
+            connection.close()
+            return None
+        if response.status == 200 and "ndjson" in response.headers.get("content-type", ""):
+            return Stream(connection, response)
+        connection.close()
+        return None
+
+    # transport
+
+    def _pages(self, path: str, field: str, query: dict[str, str] | None = None) -> Iterator[Json]:
+        wanted = dict(query or {})
+        while True:
+            suffix = f"?{urlencode(wanted)}" if wanted else ""
+            _status, body = self._request("GET", path + suffix)
+            yield from body.get(field, ())
+            token = body.get("nextPageToken", "")
+            if not token:
+                return
+            wanted["nextPageToken"] = token
+
+    def _send(self, method: str, path: str, raw: bytes | None) -> tuple[int, bytes]:
+        headers = {"Accept": "application/json"}
+        if raw is not None:
+            headers["Content-Type"] = "application/json"
+        reused = self._connection.is_open
+        try:
+            response = self._connection.request(method, PREFIX + path, raw, headers)
+            text = response.read()
+        except (ConnectionError, WireError):
+            self._connection.close()
+            if not reused:
+                raise
+            # The server closed a connection that lay idle: every request here may be sent twice.
+            return self._send(method, path, raw)
+        if not response.keeps:
+            self._connection.close()
+        return response.status, text
+
+    def _request(self, method: str, path: str, body: Json | None = None, missing: bool = False) -> tuple[int, Json]:
+        raw = None if body is None else json.dumps(body).encode()
+        if self._debug:
+            print(f"DEBUG {method} {self.endpoint.url} {PREFIX}{path}", file=sys.stderr)
+        try:
+            status, text = self._send(method, path, raw)
+        except (OSError, WireError) as exc:
+            self.close()
+            raise self.endpoint.explain(exc, self.timeout) from None
+        if self._debug:
+            print(f"DEBUG {status} {len(text)} bytes", file=sys.stderr)
+        return self._answer(status, text, missing)
+
+    def _answer(self, status: int, text: bytes, missing: bool) -> tuple[int, Json]:
+        try:
+            body = json.loads(text) if text.strip() else {}
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise CtlError(f"what answers at {self.endpoint.url} is not fleetd (status {status}, no JSON)")
+        if status < 300 or (missing and status == 404):
+            return status, body
+        error = body.get("error")
+        message = error.get("message", "") if isinstance(error, dict) else ""
+        if status == 503:
+            raise CtlError(f"fleetd cannot do this now: {message or 'it gave no reason'}")
+        raise CtlError(message or f"fleetd answered {status} without a reason; its log may tell")
