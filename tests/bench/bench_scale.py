@@ -157,7 +157,8 @@ def main() -> int:
         server = EtcdProcess(program, Path(name) / "etcd")
         server.start()
         assert server.process is not None
-        print(f"{options.machines} machines, {options.units} units, etcd {server.program}, load {os.getloadavg()[0]:.1f}")
+        load = os.getloadavg()[0]
+        print(f"{options.machines} machines, {options.units} units, etcd {server.program}, load {load:.1f}")
         try:
             found = asyncio.run(
                 measure(server.url, options.machines, options.units, Path(name) / "memory", server.process.pid)
