@@ -24,14 +24,22 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "fleet"), str(ROOT / "tests")]
 
-from support.etcd import EtcdProcess, binary
+from support.etcd import EtcdProcess, binary  # noqa: E402
 
-from flotilla_fleet.engine import Engine
-from flotilla_fleet.etcd import MAX_TXN_OPS, Etcd, op_put
-from flotilla_fleet.memory import Memory
-from flotilla_fleet.model import Machine, Unit, UnitState, decode_assignment, encode_machine, encode_state, encode_unit
-from flotilla_fleet.registry import Keys, Registry
-from flotilla_fleet.unitfile import parse_unit
+from flotilla_fleet.engine import Engine  # noqa: E402
+from flotilla_fleet.etcd import MAX_TXN_OPS, Etcd, op_put  # noqa: E402
+from flotilla_fleet.memory import Memory  # noqa: E402
+from flotilla_fleet.model import (  # noqa: E402
+    Machine,
+    Unit,
+    UnitState,
+    decode_assignment,
+    encode_machine,
+    encode_state,
+    encode_unit,
+)
+from flotilla_fleet.registry import Keys, Registry  # noqa: E402
+from flotilla_fleet.unitfile import parse_unit  # noqa: E402
 
 UNIT = """[Unit]
 Description=one of many
