@@ -29,6 +29,7 @@ from .agent import Agent
 from .api import make_app, make_runner
 from .config import Config, ConfigError, load
 from .engine import Engine
+from .inquiry import Desk
 from .memory import Memory
 from .model import LAUNCHED, LOADED, Machine
 from .presence import Presence
@@ -149,7 +150,7 @@ class Daemon:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        keys = Keys(config.etcd_key_prefix)
+        self.keys = keys = Keys(config.etcd_key_prefix)
         memory = Memory(Path(config.state_directory))
         self.etcd = e.Etcd(
             config.etcd_servers,
@@ -195,6 +196,7 @@ class Daemon:
             self.agent.run(),
             self.agent.publish(),
             self.agent.guard(),
+            Desk(self.etcd, self.keys, self.machine.id).run(),
         ]
         if not self.config.disable_engine:
             jobs.append(self.engine.run())
