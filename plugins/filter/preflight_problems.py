@@ -309,8 +309,8 @@ def etcd_problems(group: str, members: t.Sequence[str], allow_even: bool) -> t.I
         losses = (count - 1) // 2
         tolerate = f"tolerate {losses or 'no'} failure{'s' if losses > 1 else ''}"
         yield (
-            f"The group {group!r} has {count} hosts, and {count} etcd members {tolerate}, no more than {count - 1} would;"
-            f" use {count - 1} or {count + 1}, or set etcd_allow_even."
+            f"The group {group!r} has {count} hosts, and {count} etcd members {tolerate}, no more than {count - 1}"
+            f" would; use {count - 1} or {count + 1}, or set etcd_allow_even."
         )
 
 

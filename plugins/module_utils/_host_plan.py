@@ -202,7 +202,7 @@ class Plan(t.NamedTuple):
         return (
             any(f.restart for f in self.files)
             or any(x.restart for x in self.links)
-            or any(x.restart for x in self.switches)
+            or any(x.restart for x in (*self.switches, *self.trees))
             or bool(self.remove)
         )
 
@@ -485,6 +485,7 @@ def make_plan(desired: Desired, observed: Observed) -> Plan:
     reasons: list[str] = []
     if unit.running and desired.state == "started":
         reasons = [f"{f.path} changes" for f in write if f.restart] + [f"{x.path} changes" for x in links if x.restart]
+        reasons += [f"{x.root}/{x.version} is damaged" for x in build if x.restart and x not in switch]
         reasons += [f"{x.link_path} changes" for x in switch if x.restart] + [f"{path} is removed" for path in remove]
         reasons = reasons or restart_reasons(desired, observed)
         reasons += [f"{name} has to be started before it" for name in (*start_sockets, *restart_sockets)]

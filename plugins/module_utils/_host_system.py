@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import grp
 import json
 import os
@@ -36,6 +37,8 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._host_plan import
 )
 
 STAMP_DIRECTORY = "/run/flotilla"
+TREE_TEMPORARY = ".flotilla.new"
+LOCK_TIMEOUT = 120
 UNIT_PROPERTIES = (
     "LoadState",
     "ActiveState",
@@ -265,6 +268,39 @@ def observe(desired: Desired) -> Observed:
     )
 
 
+# --- one run at a time ------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def locked(unit: str) -> t.Iterator[None]:
+    """Keep other runs away from this unit. Raises HostError when one does not end."""
+    os.makedirs(STAMP_DIRECTORY, mode=0o755, exist_ok=True)
+    path = os.path.join(STAMP_DIRECTORY, unit + ".lock")
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb") as held:
+        while True:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise HostError(
+                        f"Another run has been working on {unit} on this host for more than {LOCK_TIMEOUT} s; wait"
+                        f" until it ends, or find it with 'fuser {path}'"
+                    ) from None
+                time.sleep(0.2)
+        yield
+
+
+def clean_up(desired: Desired) -> None:
+    """Remove what a killed run left beside its targets. Call it within `locked`."""
+    for spec in desired.files:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.unlink(_temporary_name(spec.path))
+    for tree in desired.trees:
+        shutil.rmtree(os.path.join(tree.root, TREE_TEMPORARY), ignore_errors=True)
+
+
 # --- writing ---------------------------------------------------------------------------------------------------
 
 
@@ -283,8 +319,9 @@ def _owner_ids(owner: str, group: str) -> tuple[int, int]:
 
 
 def _temporary_name(path: str) -> str:
-    # The name keeps its ending (validators look at it) and starts with a dot (systemd and *.d directories skip it).
-    return os.path.join(os.path.dirname(path), f".flotilla-{os.getpid()}.{os.path.basename(path)}")
+    # The name keeps its ending (validators look at it) and starts with a dot (systemd and *.d directories skip it). It
+    # is always the same, so that what a killed run left behind is found; `locked` keeps two runs from sharing it.
+    return os.path.join(os.path.dirname(path), ".flotilla." + os.path.basename(path))
 
 
 def stage(path: str, content: bytes, mode: int, ids: tuple[int, int] | None = None) -> str:
@@ -358,7 +395,7 @@ def unstage(staged: t.Sequence[tuple[str, FileSpec]]) -> None:
 def build_tree(spec: TreeSpec) -> None:
     """Make `<root>/<version>` complete with compiled bytecode, out of sight, then move it into place."""
     final = os.path.join(spec.root, spec.version)
-    temporary = os.path.join(spec.root, f".flotilla-{os.getpid()}")
+    temporary = os.path.join(spec.root, TREE_TEMPORARY)
     shutil.rmtree(temporary, ignore_errors=True)
     os.makedirs(spec.root, mode=0o755, exist_ok=True)
     os.mkdir(temporary, 0o755)
@@ -431,16 +468,17 @@ def _remove(path: str) -> None:
 def write_plan(plan: Plan, mark_pending: t.Callable[[], None]) -> None:
     """Carry out everything of a plan that is not about units.
 
-    `mark_pending` is called when all is staged and nothing that the running process was started with has changed yet.
+    `mark_pending` is called when all files are staged and nothing that the running process was started with has
+    changed yet.
     """
     _make_accounts(plan)
     _make_directories(plan)
     staged = stage_files(plan.files)
     try:
-        for tree in plan.trees:
-            build_tree(tree)
         if plan.touches_running:
             mark_pending()
+        for tree in plan.trees:
+            build_tree(tree)
     except BaseException:
         unstage(staged)
         raise

@@ -457,51 +457,54 @@ def wait(module: AnsibleModule, name: str, unit: plans.UnitState, deadline: floa
     return unit
 
 
+def make_it_so(module: AnsibleModule, desired: plans.Desired) -> dict[str, t.Any]:
+    """Look, decide and, unless in check mode, act. Returns the module's result."""
+    observed = system.observe(desired)
+    plan = plans.make_plan(desired, observed)
+    problems = [*plan.problems, *([] if module.check_mode else plan.unknown_owners)]
+    if problems:
+        module.fail_json(msg="Nothing was changed, because this cannot be carried out: " + " ".join(problems))
+    result: dict[str, t.Any] = {
+        "changed": plan.changed,
+        "files_changed": plan.paths,
+        "started": plan.action == "start",
+        "restarted": plan.action == "restart",
+        "restart_pending": plan.restart_due,
+        "restart_reasons": list(plan.reasons) if plan.action == "restart" or plan.restart_due else [],
+        "trees": {tree.root: f"{tree.root}/{tree.version}" for tree in desired.trees},
+    }
+    if module._diff and plan.changed:
+        result["diff"] = spec.differences(desired, observed, plan)
+    if module.check_mode:
+        for sentence in plan.unknown_owners:
+            module.warn(sentence)
+        spec.try_validators(plan)
+        unit = observed.units.get(desired.name, plans.UnitState())
+        active = {"none": unit.active, "stop": "inactive"}.get(plan.action, "active")
+    else:
+        unit = act(module, desired, observed, plan)
+        active = unit.active
+    return {**result, "active_state": active, "invocation_id": unit.invocation}
+
+
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec=spec.ARGUMENTS,
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=spec.ARGUMENTS, supports_check_mode=True)
+    # The whole of files and trees was secret up to here; from here on, only what is sensitive.
     module.no_log_values = spec.secrets(module.params)
     params, module.params = module.params, {**module.params, **spec.printable(module.params)}
     try:
         desired = spec.desired_from(params)
-    except ValueError as error:
-        module.fail_json(msg=str(error))
-
-    try:
-        observed = system.observe(desired)
-        plan = plans.make_plan(desired, observed)
-        problems = [*plan.problems, *([] if module.check_mode else plan.unknown_owners)]
-        if problems:
-            module.fail_json(msg="Nothing was changed, because this cannot be carried out: " + " ".join(problems))
-        result: dict[str, t.Any] = {
-            "changed": plan.changed,
-            "files_changed": plan.paths,
-            "started": plan.action == "start",
-            "restarted": plan.action == "restart",
-            "restart_pending": plan.restart_due,
-            "restart_reasons": list(plan.reasons) if plan.action == "restart" or plan.restart_due else [],
-            "trees": {tree.root: f"{tree.root}/{tree.version}" for tree in desired.trees},
-        }
-        if module._diff and plan.changed:
-            result["diff"] = spec.differences(desired, observed, plan)
-        unit = observed.units.get(desired.name, plans.UnitState())
         if module.check_mode:
-            for sentence in plan.unknown_owners:
-                module.warn(sentence)
-            spec.try_validators(plan)
-            result["active_state"] = {"none": unit.active, "stop": "inactive"}.get(plan.action, "active")
-            result["invocation_id"] = unit.invocation
+            result = make_it_so(module, desired)
         else:
-            unit = act(module, desired, observed, plan)
-            result["active_state"] = unit.active
-            result["invocation_id"] = unit.invocation
-    except system.HostError as error:
+            with system.locked(desired.name):
+                system.clean_up(desired)
+                result = make_it_so(module, desired)
+    except (ValueError, system.HostError) as error:
         module.fail_json(msg=str(error))
     except OSError as error:
-        module.fail_json(msg=f"{error.filename or desired.name}: {error.strerror or error}")
+        module.fail_json(msg=f"{error.filename or params['name']}: {error.strerror or error}")
     module.exit_json(**result)
 
 
