@@ -23,7 +23,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     cut,
     prefix_end,
 )
-from ansible_collections.flotilla.cluster.plugins.module_utils._http import OptionError, Reply
+from ansible_collections.flotilla.cluster.plugins.module_utils._http import HttpError, OptionError, Reply
 from ansible_collections.flotilla.cluster.tests.unit.plugins.scripted_http import ANY, Exchange
 
 hypothesis = pytest.importorskip("hypothesis")
@@ -182,6 +182,13 @@ def test_what_is_no_integer(value):
         return
     with pytest.raises(Exception, match="field n is not a 64-bit integer"):
         fields.integer("n")
+
+
+@pytest.mark.parametrize("value", ["\u00e9", "%%", "a", "YQ==\n", 3, None])
+def test_what_is_no_base64(value):
+    fields = Fields(Reply("POST u", 200, "", b""), {"n": value})
+    with pytest.raises(HttpError, match="field n is not (base64|a string)"):
+        fields.octets("n")
 
 
 class MemoryEtcd(EtcdClient):

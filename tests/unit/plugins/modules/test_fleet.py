@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import typing as t
 from pathlib import Path
 
@@ -255,7 +256,9 @@ def test_an_event_ends_the_wait_at_once(run_module, api, monkeypatch):
         get("web.service", placed("web.service", "launched", "launched")),
         states("web.service", state("web.service")),
     )
+    begun = time.monotonic()
     result = run_module("fleet_unit", endpoint=server.url, name="web.service", content=TEXT, timeout=5)
+    assert time.monotonic() - begun < 4
     assert result["units"][0]["current_state"] == "launched"
 
 
