@@ -187,7 +187,7 @@ def test_what_is_no_integer(value):
 @pytest.mark.parametrize("value", ["\u00e9", "%%", "a", "YQ==\n", 3, None])
 def test_what_is_no_base64(value):
     fields = Fields(Reply("POST u", 200, "", b""), {"n": value})
-    with pytest.raises(HttpError, match="field n is not (base64|a string)"):
+    with pytest.raises(HttpError, match=r"field n is not (base64|a string)"):
         fields.octets("n")
 
 
