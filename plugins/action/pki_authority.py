@@ -126,7 +126,8 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Return what RETURN of the module describes."""
         result = super().run(tmp, task_vars)
-        _validation, params = self.validate_argument_spec(argument_spec=ARGUMENTS)
+        action: t.Any = self  # ansible-core's plugins have no annotations
+        _validation, params = action.validate_argument_spec(argument_spec=ARGUMENTS)
         try:
             roots = collection_roots("community.crypto")
         except ImportError:

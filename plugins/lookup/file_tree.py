@@ -72,15 +72,14 @@ def read_tree(folder: str, pattern: str, prefix: str) -> dict[str, str]:
 class LookupModule(LookupBase):
     """The lookup."""
 
-    def run(
-        self, terms: list[str], variables: t.Any = None, **kwargs: t.Any
-    ) -> list[dict[str, str]]:
+    def run(self, terms: list[str], variables: t.Any = None, **kwargs: t.Any) -> list[dict[str, str]]:
         """Return one mapping a folder; AnsibleLookupError when one is missing, empty or not text."""
-        self.set_options(var_options=variables, direct=kwargs)
-        pattern, prefix = self.get_option("pattern"), self.get_option("prefix")
+        plugin: t.Any = self  # ansible-core's plugins have no annotations
+        plugin.set_options(var_options=variables, direct=kwargs)
+        pattern, prefix = plugin.get_option("pattern"), plugin.get_option("prefix")
         result = []
         for term in terms:
-            folder = self.find_file_in_search_path(variables, "files", term)
+            folder = plugin.find_file_in_search_path(variables, "files", term)
             if folder is None or not os.path.isdir(folder):
                 raise AnsibleLookupError(f"file_tree: there is no folder {term} on the controller")
             try:

@@ -71,9 +71,7 @@ def normal_san(text: str) -> str:
 def check_file_name(what: str, name: str) -> None:
     """Raise PkiError when a name cannot be the name of a file in the directory."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise PkiError(
-            f"{what} name {name!r} is a file name: use letters, digits, '.', '_' and '-'"
-        )
+        raise PkiError(f"{what} name {name!r} is a file name: use letters, digits, '.', '_' and '-'")
 
 
 def wanted_from(options: t.Mapping[str, t.Any]) -> Wanted:
@@ -134,9 +132,10 @@ def new_key() -> tuple[t.Any, bytes]:
 
 def public_bytes(holder: t.Any) -> bytes:
     """Return the public key of a private key or certificate in a form that can be compared."""
-    return holder.public_key().public_bytes(
+    content: bytes = holder.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
+    return content
 
 
 def fingerprint(certificate: x509.Certificate) -> str:
@@ -239,19 +238,13 @@ def faults(
     if sans_of(certificate) != wanted.sans:
         reasons.append(f"it is for {_list(sans_of(certificate))} instead of {_list(wanted.sans)}")
     if usages_of(certificate) != wanted.usages:
-        reasons.append(
-            f"its usages are {_list(usages_of(certificate))} instead of {_list(wanted.usages)}"
-        )
+        reasons.append(f"its usages are {_list(usages_of(certificate))} instead of {_list(wanted.usages)}")
     if common_name_of(certificate) != wanted.common_name:
-        reasons.append(
-            f"its common name is {common_name_of(certificate)!r} instead of {wanted.common_name!r}"
-        )
+        reasons.append(f"its common name is {common_name_of(certificate)!r} instead of {wanted.common_name!r}")
     if now < valid_from(certificate):
         reasons.append(f"it is valid only from {valid_from(certificate):%Y-%m-%d %H:%M} UTC")
     if valid_until(certificate) - now < datetime.timedelta(days=renew_days):
-        reasons.append(
-            f"it ends on {valid_until(certificate):%Y-%m-%d}, in less than {renew_days} days"
-        )
+        reasons.append(f"it ends on {valid_until(certificate):%Y-%m-%d}, in less than {renew_days} days")
     return reasons
 
 
@@ -287,9 +280,7 @@ def request(wanted: Wanted, key: t.Any) -> str:
             ),
             critical=True,
         )
-        .add_extension(
-            x509.ExtendedKeyUsage([oids[usage] for usage in sorted(wanted.usages)]), critical=False
-        )
+        .add_extension(x509.ExtendedKeyUsage([oids[usage] for usage in sorted(wanted.usages)]), critical=False)
     )
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
