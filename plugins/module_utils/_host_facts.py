@@ -99,7 +99,7 @@ def parse_addresses(messages: bytes, names: t.Callable[[int], str]) -> dict[str,
     offset = 0
     while offset + 16 <= len(messages):
         length, kind = struct.unpack_from("=IH", messages, offset)
-        if length < 16:
+        if length < 16 or offset + length > len(messages):
             break
         if kind == 20:  # RTM_NEWADDR: struct ifaddrmsg, then attributes
             family, _prefix, _flags, scope, index = struct.unpack_from("=BBBBI", messages, offset + 16)
