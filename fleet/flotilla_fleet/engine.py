@@ -45,8 +45,11 @@ class Write:
     operations: tuple[e.Json, ...]
 
 
-def write_of(change: Change, image: Image) -> Write:
-    """The transaction for one change, guarded by everything that the decision rests on but leadership."""
+def write_of(change: Change, image: Image, epoch: int = 0) -> Write:
+    """The transaction for one change, guarded by everything that the decision rests on but leadership.
+
+    ``epoch`` goes into the records, so that the history of etcd tells which leader wrote them.
+    """
     keys = image.keys
     unit_key, target_key = keys.unit(change.name), keys.target(change.name)
     compares = [e.if_mod(unit_key, image.mod(unit_key)), e.if_mod(target_key, image.mod(target_key))]
@@ -54,11 +57,11 @@ def write_of(change: Change, image: Image) -> Write:
     if change.drop_target:
         operations.append(e.op_delete(target_key))
     elif change.target is not None:
-        operations.append(e.op_put(target_key, encode_target(change.target)))
+        operations.append(e.op_put(target_key, encode_target(change.target, epoch)))
     for machine, assignment in change.assign:
         presence = keys.presence(machine)
         compares.append(e.if_create(presence, image.creates.get(presence, 0)))
-        operations.append(e.op_put(keys.assign(machine, change.name), encode_assignment(assignment)))
+        operations.append(e.op_put(keys.assign(machine, change.name), encode_assignment(assignment, epoch)))
     for machine in change.unassign:
         operations.append(e.op_delete(keys.assign(machine, change.name)))
         state = keys.state(machine, change.name)
@@ -291,7 +294,7 @@ class Engine:
         most = e.MAX_TXN_OPS - 1
         # A change needs three compares of its own beside those for the machines it is placed on.
         parts = [part for change in changes for part in split_wide(change, most - 3)]
-        writes = [write_of(part, self.image) for part in parts]
+        writes = [write_of(part, self.image, self._epoch) for part in parts]
         for batch in batches(writes, most):
             if not await self._commit(batch) and len(batch) > 1:
                 for write in batch:
@@ -308,7 +311,7 @@ class Engine:
         if result.succeeded:
             for write in batch:
                 self._enter_own(write.change, result.revision)
-                log.info("%s", describe(write.change))
+                log.info("revision %d: %s", result.revision, describe(write.change))
         elif len(batch) == 1:
             # The watch brings what has changed, and with it another plan.
             log.info("%s was overtaken by a change", batch[0].change.name)

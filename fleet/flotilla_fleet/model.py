@@ -170,11 +170,12 @@ def decode_unit(key: str, name: str, text: bytes | str) -> Unit:
     return Unit(name, _options(key, record), _job(key, record, "desired", JOB_STATES))
 
 
-def encode_assignment(assignment: Assignment) -> str:
+def encode_assignment(assignment: Assignment, epoch: int = 0) -> str:
+    """``epoch`` tells those who read the history which engine wrote; nothing depends on it."""
     record: dict[str, object] = {"desired": assignment.desired, "options": [list(o) for o in assignment.options]}
     if assignment.done:
         record["done"] = True
-    return _dump(record)
+    return _dump(_with_epoch(record, epoch))
 
 
 def decode_assignment(key: str, name: str, text: bytes | str) -> Assignment:
@@ -183,8 +184,13 @@ def decode_assignment(key: str, name: str, text: bytes | str) -> Assignment:
     return Assignment(name, _options(key, record), desired, record.get("done") is True)
 
 
-def encode_target(target: Target) -> str:
-    return _dump({"done": target.done, "machine": target.machine, "reason": target.reason})
+def _with_epoch(record: dict[str, object], epoch: int) -> dict[str, object]:
+    return {**record, "epoch": epoch} if epoch else record
+
+
+def encode_target(target: Target, epoch: int = 0) -> str:
+    """``epoch`` as for :func:`encode_assignment`."""
+    return _dump(_with_epoch({"done": target.done, "machine": target.machine, "reason": target.reason}, epoch))
 
 
 def decode_target(key: str, text: bytes | str) -> Target:
