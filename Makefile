@@ -64,6 +64,8 @@ sanity: venv ## ansible-test sanity: every Python here
 	@$(BIN)/python tools/run_ansible_test.py sanity
 
 molecule: venv ## the Molecule scenario: a cluster of three made, checked, hurt and removed
+	@# once a machine, some minutes, which Ansible would not show
+	@python3 tools/hosts.py base
 	$(BIN)/molecule test --scenario-name default
 
 ##@ Measurements
