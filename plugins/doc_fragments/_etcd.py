@@ -43,7 +43,8 @@ options:
     description:
       - User of etcd's own authentication. One token is fetched for the whole run of the module.
       - A cluster whose authentication is off accepts the request all the same.
-      - etcd's gateway does not take the user's name from a client certificate.
+      - etcd's gateway does not take the user's name from a client certificate. With authentication on it refuses every
+        O(client_cert) that has a common name.
     type: str
   password:
     description:

@@ -558,6 +558,12 @@ def _refusal(reply: Reply) -> HttpError | EtcdError:
     text = reply.body[:200]
     if b"HTTP request to an HTTPS server" in text:
         return reply.unusable("demand for TLS", "write https:// in endpoints")
+    if b"CommonName of client" in text:
+        # with authentication on, and whatever user is given
+        return reply.unusable(
+            "refusal of a client certificate with a common name",
+            "its authentication is on: use a client certificate without one, and give username and password",
+        )
     try:
         data = reply.json_object()
     except HttpError as error:
@@ -574,15 +580,18 @@ def _refusal(reply: Reply) -> HttpError | EtcdError:
     return EtcdError(reply.asked, code, printable(message), _fix(code, message))
 
 
+# a member's gateway is a client of that member, and shows the certificate that the member serves with
+_GATEWAY_FIX = "the member's gateway cannot reach it: its server certificate must allow client authentication, too"
+_USER_FIX = "its authentication is on: give username and password"
+
+
 def _fix(code: int, message: str) -> str:
     """What to do about an error; by etcd's words where one code has several meanings."""
     for words, fix in (
-        ("user name is empty", "its authentication is on: give username and password"),
+        ("user name is empty", _USER_FIX),
         ("authentication failed", "correct username and password"),
-        (
-            "bad certificate",
-            "the members' server certificate must allow client authentication, too, or its gateway cannot reach it",
-        ),
+        ("bad certificate", _GATEWAY_FIX),
+        ("connection closed", _GATEWAY_FIX),
         ("request is too large", "one value is larger than the members' --max-request-bytes; store less in it"),
         ("too many operations", "the members' --max-txn-ops is below its default of 128; raise it"),
         ("database space exceeded", "compact, defragment, and disarm the NOSPACE alarm, or raise the quota"),

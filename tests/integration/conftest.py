@@ -11,3 +11,4 @@ import pytest
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known, as unknown ones are errors."""
     config.addinivalue_line("markers", "hosts: boots local hosts; needs root and a Debian machine")
+    config.addinivalue_line("markers", "etcd: starts etcd and a discovery service on loopback, from Debian packages")

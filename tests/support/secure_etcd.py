@@ -45,15 +45,15 @@ class Authority:
             *("-keyout", self.key, "-out", self.cert),
         )
 
-    def issue(self, name: str, usages: str = "serverAuth,clientAuth") -> Pair:
-        """A certificate for 127.0.0.1 and localhost."""
+    def issue(self, name: str, usages: str = "serverAuth,clientAuth", subject: str = "") -> Pair:
+        """A certificate for 127.0.0.1 and localhost. Its subject is the name as common name, if none is given."""
         pair = Pair(self.directory / f"{name}.crt", self.directory / f"{name}.key")
         request, extensions = self.directory / f"{name}.csr", self.directory / f"{name}.ext"
         extensions.write_text(
             f"subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage={usages}\n"
             "keyUsage=critical,digitalSignature\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
         )
-        _openssl("req", "-new", *_CURVE, "-subj", f"/CN={name}", "-keyout", pair.key, "-out", request)
+        _openssl("req", "-new", *_CURVE, "-subj", subject or f"/CN={name}", "-keyout", pair.key, "-out", request)
         _openssl(
             *("x509", "-req", "-days", "2", "-in", request, "-out", pair.cert),
             *("-CA", self.cert, "-CAkey", self.key, "-CAcreateserial", "-extfile", extensions),

@@ -347,6 +347,10 @@ def test_no_leader_at_first_and_one_in_the_second_round(run_module, serve):
             {"answer": b"Client sent an HTTP request to an HTTPS server.\n", "status": 400},
             "write https:// in endpoints",
         ),
+        (
+            {"answer": b"CommonName of client sending a request against gateway will be ignored\n", "status": 400},
+            "use a client certificate without one, and give username and password",
+        ),
         ({"answer": b""}, "an answer that is not JSON (an empty body)"),
         ({"answer": []}, "JSON array where an object belongs"),
         ({"answer": {"responses": "x"}}, "field responses is not a list of objects"),
