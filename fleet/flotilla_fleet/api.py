@@ -5,7 +5,8 @@
 
 ``make_app`` gives the application, ``make_runner`` what serves it with our limits. Where it differs
 from upstream on purpose is listed in ``tests/fleet/test_contract.py``, with the reasons. New here:
-``Unit.reason`` (why a wanted unit is not placed) and ``GET /fleet/v1/events``.
+``Unit.reason`` (why a wanted unit is not placed), ``GET /fleet/v1/events``, what a machine says of a unit
+(``/units/NAME/status``, ``journal``, ``restart``), ``/machines/ID/drain`` and ``/rebalance``, and roles over TCP.
 """
 
 from __future__ import annotations
@@ -20,18 +21,20 @@ import logging
 import re
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from . import __version__, discovery
+from .access import ORGANIZATION, Role, needed, role_of
 from .metrics import CONTENT_TYPE as METRICS_TYPE
 from .metrics import Metrics
 from .model import INACTIVE, JOB_STATES, JobState, Machine, Unit, UnitState
+from .question import Answer, Question, QuestionError, command
 from .store import Event, Store, StoreError, UnitView
 from .unitfile import UnitFileError, UnitOption, check_options, check_requirements, unit_hash
 from .unitname import UnitNameError, is_template, quote, validate_unit_name
@@ -50,8 +53,8 @@ EVENTS_BEHIND = 10_000  # events a client may be behind before its stream is end
 PUT_ATTEMPTS = 10  # reads and writes of a unit that others keep changing
 
 SERVER = f"fleetd/{__version__}"
-_WRITES = (hdrs.METH_PUT, hdrs.METH_DELETE, hdrs.METH_PATCH)
-_METHODS = (*_WRITES, hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_POST, hdrs.METH_OPTIONS)
+_WRITES = (hdrs.METH_PUT, hdrs.METH_DELETE, hdrs.METH_PATCH, hdrs.METH_POST)
+_METHODS = (*_WRITES, hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS)
 _METADATA_PATH = re.compile(r"/([A-Za-z0-9_.-]+)/metadata/([A-Za-z0-9_.-]+)")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -89,7 +92,6 @@ def unit_json(view: UnitView, listed: bool = False) -> Json:
     upstream's two ways, kept."""
     unit = view.unit
     shows_state = listed or not unit.is_global
-    unplaced = unit.desired != INACTIVE and not view.target.machine
     return _filled(
         {
             "currentState": view.current if shows_state else "",
@@ -97,7 +99,7 @@ def unit_json(view: UnitView, listed: bool = False) -> Json:
             "machineID": view.target.machine,
             "name": unit.name,
             "options": [_filled(option._asdict()) for option in unit.options],
-            "reason": view.target.reason if unplaced else "",
+            "reason": view.target.reason if unit.desired != INACTIVE else "",
         }
     )
 
@@ -116,7 +118,9 @@ def state_json(state: UnitState) -> Json:
 
 
 def machine_json(machine: Machine) -> Json:
-    return _filled({"id": machine.id, "metadata": machine.metadata, "primaryIP": machine.ip})
+    return _filled(
+        {"draining": machine.draining, "id": machine.id, "metadata": machine.metadata, "primaryIP": machine.ip}
+    )
 
 
 # -- pages ---------------------------------------------------------------------
@@ -491,6 +495,94 @@ class Api:
             raise ApiError(404, "unit does not exist")
         return web.Response(status=204)
 
+    # operating
+
+    async def _machine_of(self, request: web.Request, name: str) -> str:
+        """The machine that a question about a unit goes to: the one named, or the unit's only one."""
+        asked = request.query.get("machineID", "")
+        view = await self.store.unit_view(name)
+        if view is None:
+            raise ApiError(404, "unit does not exist")
+        if asked:
+            return await self._present(asked)
+        if view.unit.is_global:
+            raise ApiError(400, f"unit {quote(name)} is global, name a machine with machineID")
+        if not view.target.machine:
+            raise ApiError(409, f"unit {quote(name)} is on no machine: {view.target.reason or 'it is inactive'}")
+        return view.target.machine
+
+    async def _present(self, machine: str) -> str:
+        if machine not in [known.id for known in await self.store.machines()]:
+            raise ApiError(404, f"machine {quote(machine)} is not present")
+        return machine
+
+    async def get_status(self, request: web.Request) -> web.StreamResponse:
+        return await self._ask(request, Question("status", request.match_info["name"]))
+
+    async def get_journal(self, request: web.Request) -> web.StreamResponse:
+        lines = request.query.get("lines", "10")
+        if not lines.isascii() or not lines.isdigit() or len(lines) > 6:
+            raise ApiError(400, f"lines is {quote(lines)}, allowed are 0 to 100000")
+        question = Question(
+            "journal",
+            request.match_info["name"],
+            int(lines),
+            request.query.get("output", "short"),
+            request.query.get("follow", "") in ("1", "true"),
+        )
+        return await self._ask(request, question)
+
+    async def post_restart(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["name"]
+        _NOTE.get().what = f"unit={quote(name)} machine={quote(request.query.get('machineID', ''))}"
+        return await self._ask(request, Question("restart", name))
+
+    async def _ask(self, request: web.Request, question: Question) -> web.StreamResponse:
+        """Pass a question on; plain text, with the exit status in X-Exit-Status unless the text has no end."""
+        try:
+            command(question)
+        except QuestionError as exc:
+            raise ApiError(400, str(exc)) from None
+        machine = await self._machine_of(request, question.unit)
+        answers = self.store.ask(machine, question)
+        if question.follow:
+            return await self._stream(request, answers)
+        text, code = "", 0
+        async for answer in answers:
+            text += answer.text
+            code = answer.code or 0
+        return web.Response(text=text, headers={"X-Exit-Status": str(code), "X-Machine-ID": machine})
+
+    async def _stream(self, request: web.Request, answers: AsyncIterator[Answer]) -> web.StreamResponse:
+        response = web.StreamResponse(
+            headers={hdrs.CONTENT_TYPE: "text/plain; charset=utf-8", hdrs.CACHE_CONTROL: "no-store"}
+        )
+        await response.prepare(request)
+        async with contextlib.aclosing(cast("AsyncGenerator[Answer, None]", answers)):
+            with contextlib.suppress(ConnectionError, asyncio.TimeoutError, StoreError):
+                async for answer in answers:
+                    await asyncio.wait_for(response.write(answer.text.encode()), WRITE_TIMEOUT)
+        return response
+
+    async def set_drain(self, request: web.Request) -> web.Response:
+        machine, draining = request.match_info["machine"], request.method == hdrs.METH_POST
+        _NOTE.get().what = f"machine={quote(machine)}"
+        if draining:
+            await self._present(machine)
+        await self.store.set_drain(machine, draining)
+        return web.Response(status=204)
+
+    async def rebalance(self, request: web.Request) -> web.Response:
+        """Moves that would even out the machines; a POST asks for them to be made."""
+        most = request.query.get("most", "10")
+        if not most.isascii() or not most.isdigit() or not 1 <= int(most[:6]) <= 1000:
+            raise ApiError(400, f"most is {quote(most)}, allowed are 1 to 1000")
+        moves = await self.store.rebalance_moves(int(most))
+        if request.method == hdrs.METH_POST:
+            _NOTE.get().what = f"moves={len(moves)}"
+            await self.store.request_moves(moves)
+        return _json({"moves": [asdict(move) for move in moves]})
+
     # states
 
     async def list_states(self, request: web.Request) -> web.Response:
@@ -591,6 +683,22 @@ async def _next_lines(queue: asyncio.Queue[Event | None]) -> bytes:
     return lines
 
 
+def _check_role(request: web.Request, resource: str) -> None:
+    """Refuse what the role of a client on TCP does not allow; the Unix socket's mode has decided already."""
+    transport = request.transport
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is None or sock.family == socket.AF_UNIX:
+        return
+    role = role_of(transport.get_extra_info("peercert")) if transport is not None else Role.NOBODY
+    wanted = needed(request.method, resource)
+    if role < wanted:
+        raise ApiError(
+            403,
+            f"{request.method} of {resource} needs the role {wanted.name.lower()}, the client's certificate has "
+            f"{role.name.lower()}: its organization (O) must be {ORGANIZATION}{wanted.name.lower()}",
+        )
+
+
 def _resource(name: str, methods: dict[str, Handler], refusal: str, status: int = 405) -> Handler:
     """A handler for one path: by method, with upstream's words for the methods it does not know."""
 
@@ -599,6 +707,7 @@ def _resource(name: str, methods: dict[str, Handler], refusal: str, status: int 
         handler = methods.get(request.method)
         if handler is None:
             raise ApiError(status, refusal)
+        _check_role(request, name)
         return await handler(request)
 
     return dispatch
@@ -659,6 +768,21 @@ def make_app(
         "/machines": machines,
         "/state": _resource("states", {get: api.list_states}, get_only),
         "/state/{name}": _resource("state", {get: api.get_state}, get_only),
+        "/units/{name}/status": _resource("status", {get: api.get_status}, get_only),
+        "/units/{name}/journal": _resource("journal", {get: api.get_journal}, get_only),
+        "/units/{name}/restart": _resource(
+            "restart", {hdrs.METH_POST: api.post_restart}, "only POST supported against this resource"
+        ),
+        "/machines/{machine}/drain": _resource(
+            "drain",
+            {hdrs.METH_POST: api.set_drain, hdrs.METH_DELETE: api.set_drain},
+            "only POST and DELETE supported against this resource",
+        ),
+        "/rebalance": _resource(
+            "rebalance",
+            {get: api.rebalance, hdrs.METH_POST: api.rebalance},
+            "only GET and POST supported against this resource",
+        ),
         "/events": _resource("events", {get: api.get_events}, get_only),
         "/discovery": _resource(
             "discovery",

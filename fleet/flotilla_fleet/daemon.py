@@ -29,11 +29,11 @@ from .agent import Agent
 from .api import make_app, make_runner
 from .config import Config, ConfigError, load
 from .engine import Engine
-from .inquiry import Desk
+from .inquiry import AskingRegistry, Desk
 from .memory import Memory
 from .model import LAUNCHED, LOADED, Machine
 from .presence import Presence
-from .registry import Keys, Registry
+from .registry import Keys
 from .systemd import ActiveState, Systemd, SystemdError
 
 log = logging.getLogger("flotilla_fleet.daemon")
@@ -168,7 +168,7 @@ class Daemon:
             memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             cpus=float(os.cpu_count() or 1),
         )
-        self.registry = Registry(self.etcd, keys)
+        self.registry = AskingRegistry(self.etcd, keys)
         self.systemd = Systemd(self._on_state, self._on_systemd_lost, user=config.systemd_user)
         self._systemd_lost = asyncio.Event()
         units = Path(config.units_directory)

@@ -14,16 +14,15 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
 
 from . import etcd as e
 from .presence import Lease
-from .registry import Keys
+from .question import Answer, Question, QuestionError, command, read_question
+from .registry import Keys, Registry
 from .store import StoreError
-from .unitname import UnitNameError, validate_unit_name
 
 log = logging.getLogger(__name__)
 
@@ -32,65 +31,6 @@ CHUNK = 256 * 1024
 """Bytes of text in one answer; etcd takes requests of 1.5 MiB."""
 GATHER = 0.1
 FIRST_ANSWER_SECONDS = 10.0
-OUTPUTS = ("short", "short-iso", "short-precise", "short-monotonic", "cat", "json", "verbose", "export", "with-unit")
-
-
-@dataclass(frozen=True)
-class Question:
-    """``what`` is status, journal or restart; ``lines`` and ``output`` are journalctl's; ``follow`` never ends."""
-
-    what: str
-    unit: str
-    lines: int = 10
-    output: str = "short"
-    follow: bool = False
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A piece of text; the last piece has the exit status of what was run."""
-
-    text: str
-    code: int | None = None
-
-
-class QuestionError(ValueError):
-    """A question that no machine will answer."""
-
-
-def command(question: Question) -> list[str]:
-    """The program that answers; raises :class:`QuestionError` for anything but the few allowed ones."""
-    try:
-        validate_unit_name(question.unit)
-    except UnitNameError as exc:
-        raise QuestionError(str(exc)) from None
-    if question.what == "status":
-        return ["systemctl", "status", "--full", "--no-pager", "--", question.unit]
-    if question.what == "restart":
-        return ["systemctl", "restart", "--", question.unit]
-    if question.what != "journal":
-        raise QuestionError(f"a machine cannot be asked for {question.what!r}; allowed are status, journal and restart")
-    if question.output not in OUTPUTS:
-        raise QuestionError(f"journal output {question.output!r} is unknown; allowed are {', '.join(OUTPUTS)}")
-    if not 0 <= question.lines <= 100_000:
-        raise QuestionError(f"the number of journal lines is {question.lines}; allowed are 0 to 100000")
-    words = ["journalctl", "--no-pager", f"--output={question.output}", f"--lines={question.lines}"]
-    return [*words, *(["--follow"] if question.follow else []), f"--unit={question.unit}"]
-
-
-def read_question(record: Mapping[str, Any]) -> tuple[Question, int]:
-    """A question and its lease out of what etcd holds."""
-    try:
-        question = Question(
-            what=str(record["what"]),
-            unit=str(record["unit"]),
-            lines=int(record.get("lines", 10)),
-            output=str(record.get("output", "short")),
-            follow=record.get("follow") is True,
-        )
-        return question, int(record["lease"])
-    except (KeyError, TypeError, ValueError) as exc:
-        raise QuestionError(f"not a question: {exc!r}") from None
 
 
 class Desk:
@@ -216,3 +156,10 @@ async def _answers(client: e.Etcd, prefix: str, revision: int, machine_id: str) 
             first = False
             record = json.loads(change.kv.value)
             yield Answer(str(record.get("text", "")), record.get("code"))
+
+
+class AskingRegistry(Registry):
+    """The registry as the API sees it: what etcd holds, and what machines say when they are asked."""
+
+    def ask(self, machine: str, question: Question) -> AsyncIterator[Answer]:
+        return ask(self.etcd, self.keys, machine, question)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from .model import JobState, Machine, Target, Unit, UnitState
+from .question import Answer, Question
+from .scheduler import Move
 from .unitfile import UnitOption
 
 
@@ -73,6 +75,18 @@ class Store(Protocol):
 
     async def patch_metadata(self, changes: Sequence[tuple[str, str, str]]) -> None:
         """Set dynamic metadata: (machine id, key, value) in order; "" removes."""
+
+    async def set_drain(self, machine: str, draining: bool) -> None:
+        """Ask for a machine to be emptied, or let it be used again."""
+
+    async def rebalance_moves(self, most: int) -> tuple[Move, ...]:
+        """At most ``most`` moves that would even out the machines; nothing is changed."""
+
+    async def request_moves(self, moves: Sequence[Move]) -> None:
+        """Ask the engine to bring each unit to its machine."""
+
+    def ask(self, machine: str, question: Question) -> AsyncIterator[Answer]:
+        """What a machine says of a unit, in pieces, the last with an exit status; may raise QuestionError."""
 
     def events(self) -> AsyncIterator[Event]:
         """Changes from now on, in order. Ends with :class:`StoreError` when the stream is lost."""

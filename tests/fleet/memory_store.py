@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from flotilla_fleet.model import JobState, Machine, Target, Unit, UnitState
+from flotilla_fleet.question import Answer, Question
+from flotilla_fleet.scheduler import Move
 from flotilla_fleet.store import Event, StoreError, UnitView
 from flotilla_fleet.unitfile import UnitOption
 
@@ -41,6 +43,10 @@ class MemoryStore:
         self.revision = 1
         self.reads = 0
         self.watchers: Callable[[Event], None] = lambda event: None
+        self.moves: tuple[Move, ...] = ()
+        self.requested: list[Move] = []
+        self.asked: list[tuple[str, Question]] = []
+        self.answers = [Answer("text\n"), Answer("", 0)]
         self._queues: set[asyncio.Queue[Event | None]] = set()
 
     # what tests and the cluster below do
@@ -135,6 +141,25 @@ class MemoryStore:
         for machine, key, value in changes:
             self.dynamic[machine, key] = value
             self.tell("machine", "", machine)
+
+    async def set_drain(self, machine: str, draining: bool) -> None:
+        self._check()
+        self.present[machine] = replace(self.present[machine], draining=draining)
+        self.tell("machine", "", machine)
+
+    async def rebalance_moves(self, most: int) -> tuple[Move, ...]:
+        self._check()
+        return self.moves[:most]
+
+    async def request_moves(self, moves: Sequence[Move]) -> None:
+        self._check()
+        self.requested += moves
+
+    async def ask(self, machine: str, question: Question) -> AsyncIterator[Answer]:
+        self._check()
+        self.asked.append((machine, question))
+        for answer in self.answers:
+            yield answer
 
     async def events(self) -> AsyncIterator[Event]:
         queue: asyncio.Queue[Event | None] = asyncio.Queue()

@@ -14,7 +14,8 @@ from support.etcd import EtcdProcess, etcd_or_skip
 
 from flotilla_fleet import inquiry
 from flotilla_fleet.etcd import Etcd, op_put
-from flotilla_fleet.inquiry import Answer, Desk, Question, QuestionError, ask, command
+from flotilla_fleet.inquiry import Desk, ask
+from flotilla_fleet.question import Answer, Question, QuestionError, command
 from flotilla_fleet.registry import Keys
 from flotilla_fleet.store import StoreError
 
