@@ -387,9 +387,7 @@ class Accounts:
 class Pair:
     """A key and its certificate on the host."""
 
-    def __init__(
-        self, store: Store, options: dict[str, t.Any], signed: str | None, ids: tuple[int, int]
-    ) -> None:
+    def __init__(self, store: Store, options: dict[str, t.Any], signed: str | None, ids: tuple[int, int]) -> None:
         self.store = store
         self.wanted = _pki.wanted_from(options)
         self.signed = signed
@@ -418,9 +416,7 @@ class Pair:
         self.store.remove(self.pending_path)
         return None, self._report(installed)
 
-    def _inspect(
-        self, authority: t.Any | None, now: datetime.datetime, renew_days: int
-    ) -> tuple[list[str], t.Any]:
+    def _inspect(self, authority: t.Any | None, now: datetime.datetime, renew_days: int) -> tuple[list[str], t.Any]:
         key = self._key(self.key_path)
         if key is None:
             exists = os.path.exists(self.key_path)
@@ -477,9 +473,7 @@ class Pair:
             path = self.pending_path
             key = self._key(path)
         if key is None:
-            raise _pki.PkiError(
-                f"{what} belongs to no private key on this host: ask for a request first"
-            )
+            raise _pki.PkiError(f"{what} belongs to no private key on this host: ask for a request first")
         reasons = _pki.faults(certificate, self.wanted, key, authority, now, 0)
         if reasons:
             raise _pki.PkiError(f"{what} cannot be installed: {'; '.join(reasons)}")
@@ -507,8 +501,7 @@ class Pair:
 def _mode(options: dict[str, t.Any]) -> int:
     if not re.fullmatch(r"0?[0-7]{3}", options["mode"]):
         raise _pki.PkiError(
-            f"mode of certificate {options['name']} is {options['mode']!r}:"
-            " give an octal number such as 0400"
+            f"mode of certificate {options['name']} is {options['mode']!r}: give an octal number such as 0400"
         )
     mode = int(options["mode"], 8)
     if mode & 0o007:
@@ -519,7 +512,7 @@ def _mode(options: dict[str, t.Any]) -> int:
     return mode
 
 
-def ensure_authorities(module: AnsibleModule, store: Store) -> dict[str, t.Any]:
+def ensure_authorities(module: AnsibleModule, store: Store, now: datetime.datetime) -> dict[str, t.Any]:
     """Install the trusted authorities; return who signs for each (None: not made yet)."""
     signers: dict[str, t.Any] = {}
     for name, text in module.params["authorities"].items():
@@ -528,15 +521,19 @@ def ensure_authorities(module: AnsibleModule, store: Store) -> dict[str, t.Any]:
         present = store.read(path)
         if not content.strip():
             if not module.check_mode:
-                raise _pki.PkiError(
-                    f"authority {name} has no content: give its certificate in PEM form"
-                )
+                raise _pki.PkiError(f"authority {name} has no content: give its certificate in PEM form")
             store.note(path, _describe(present), "a new authority")
             signers[name] = None
             continue
         content = content.rstrip() + b"\n"
         bundle = _pki.load_bundle(content, f"authority {name}")
         signers[name] = bundle[0]
+        if _pki.valid_until(bundle[0]) < now:
+            raise _pki.PkiError(
+                f"authority {name} ended on {_pki.valid_until(bundle[0]):%Y-%m-%d}: move its"
+                " certificate away on the controller, so that a new one is made, and allow the"
+                " replacement (replace_authorities)"
+            )
         if present != content:
             _refuse_stranger(module, name, path, present, bundle)
             store.note(path, _describe(present), _describe(content))
@@ -545,9 +542,7 @@ def ensure_authorities(module: AnsibleModule, store: Store) -> dict[str, t.Any]:
     return signers
 
 
-def _refuse_stranger(
-    module: AnsibleModule, name: str, path: str, present: bytes | None, bundle: list[t.Any]
-) -> None:
+def _refuse_stranger(module: AnsibleModule, name: str, path: str, present: bytes | None, bundle: list[t.Any]) -> None:
     if present is None or module.params["replace_authorities"]:
         return
     try:
@@ -579,14 +574,12 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
     signed = module.params["signed"]
     strangers = set(signed) - {options["name"] for options in module.params["certificates"]}
     if strangers:
-        raise _pki.PkiError(
-            f"'signed' holds {', '.join(sorted(strangers))}, which is none of 'certificates'"
-        )
+        raise _pki.PkiError(f"'signed' holds {', '.join(sorted(strangers))}, which is none of 'certificates'")
     accounts = Accounts(module)
     accounts.ensure(module.params["users"])
     store.ensure_directory()
-    signers = ensure_authorities(module, store)
     now = datetime.datetime.now(datetime.timezone.utc)
+    signers = ensure_authorities(module, store, now)
     requests: list[dict[str, t.Any]] = []
     installed: dict[str, dict[str, str]] = {}
     for options in module.params["certificates"]:
@@ -655,9 +648,7 @@ def main() -> None:
     if not _pki.HAS_CRYPTOGRAPHY:
         if not module.check_mode:
             module.fail_json(msg=missing_required_lib("cryptography"))
-        module.warn(
-            "cryptography is not installed on this host yet: all is predicted as still to be made"
-        )
+        module.warn("cryptography is not installed on this host yet: all is predicted as still to be made")
         module.exit_json(changed=True, requests=[], certificates={}, files_changed=[])
     try:
         result = run(module)

@@ -170,6 +170,13 @@ def test_another_authority_is_refused(ask, folder, installed):
     assert (folder / "etcd-server.crt").read_text() == installed
 
 
+def test_an_authority_that_has_ended_is_refused(ask, folder):
+    old = Authority()
+    pem = old._sign(old.name, old.key.public_key(), [], start=NOW - 9 * DAY, end=NOW - DAY).decode()
+    assert "authority etcd-client-ca ended on" in ask(authorities={"etcd-client-ca": pem})["msg"]
+    assert not list(folder.glob("*.crt"))
+
+
 def test_another_authority_can_be_allowed(ask, folder, installed):
     other = Authority()
     result = ask(authorities={"etcd-client-ca": other.pem}, replace_authorities=True)
