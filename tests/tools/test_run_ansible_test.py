@@ -75,6 +75,7 @@ def test_copy_has_what_git_would_track_and_links_stay_links(tmp_path: Path) -> N
         ("tests/fleet/test_a.py", False),
         ("tests/unit/plugins/modules/test_a.py", True),
         ("tests/config.yml", True),
+        ("tests/fleet/exchanges.json", True),
         # there should be none, but one that is there has to count
         ("tests/sanity/ignore-2.21.txt", True),
     ],
