@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,6 +52,14 @@ class Answer:
         return str(self.json["error"]["message"])
 
 
+async def _end_other_tasks() -> None:
+    """As asyncio.run() does at its end."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
 class Server:
     """``with Server(store, path) as server``: the API of ``store`` on the socket ``path``."""
 
@@ -72,6 +81,17 @@ class Server:
         asyncio.run_coroutine_threadsafe(self._start(), self.loop).result(10)
         return self
 
+    def listen_tls(self, context: ssl.SSLContext) -> int:
+        """Serve on a TCP port of the loopback too, and return the port."""
+
+        async def listen() -> int:
+            assert self._runner is not None
+            site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=context)
+            await site.start()
+            return int(self._runner.addresses[-1][1])
+
+        return asyncio.run_coroutine_threadsafe(listen(), self.loop).result(10)
+
     def stop(self) -> None:
         runner, self._runner = self._runner, None
         if runner is not None:
@@ -79,6 +99,7 @@ class Server:
 
     def __exit__(self, *_exc: object) -> None:
         self.stop()
+        asyncio.run_coroutine_threadsafe(_end_other_tasks(), self.loop).result(10)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(10)
         self.loop.close()

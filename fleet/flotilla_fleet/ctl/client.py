@@ -115,6 +115,8 @@ class Endpoint:
             text = f"what answers at {where} is not fleetd: {exc}"
         else:
             text = f"cannot talk to fleetd at {where}: {str(exc) or type(exc).__name__}"
+            if self.scheme == "https" and not self.files["--cert-file"]:
+                text += " (it may want a certificate: --cert-file and --key-file)"
         return CtlError(text)
 
 

@@ -84,15 +84,20 @@ def progress(goal: Goal, unit: Json | None, states: list[Json]) -> Progress:
         return _gone(name, unit or {}, states)
     if unit is None:
         return Progress("failed", f"Unit {name} was destroyed by somebody else")
-    machine = unit.get("machineID", "")
-    here = next((s for s in states if s.get("machineID") == machine), {}) if machine else {}
-    current = unit.get("currentState", "inactive")
-    if not machine:
-        reason = unit.get("reason", "")
+    reason = unit.get("reason", "")
+    if not unit.get("machineID"):
         if reason:
-            text = f"Unit {name} cannot be scheduled: {reason}"
-            return Progress("unplaced", text, REASON_GRACE)
+            return Progress("unplaced", f"Unit {name} cannot be scheduled: {reason}", REASON_GRACE)
         return Progress("waiting", f"unit {name} has no machine yet")
+    step = _placed(goal, unit, next((s for s in states if s.get("machineID") == unit["machineID"]), {}))
+    if step.kind == "waiting" and reason:
+        return step._replace(text=f"{step.text}: {reason}")
+    return step
+
+
+def _placed(goal: Goal, unit: Json, here: Json) -> Progress:
+    """Of a unit that has a machine, with its state there."""
+    name, current = goal.name, unit.get("currentState", "inactive")
     if goal.hash and here.get("hash", goal.hash) != goal.hash:
         return Progress("waiting", f"unit {name} has its old content on its machine")
     if goal.state == "loaded":

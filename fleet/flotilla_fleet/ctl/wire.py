@@ -36,13 +36,19 @@ class Response:
         self.keeps = self.headers.get("connection", "").lower() != "close"
 
     def _line(self) -> bytes:
-        line = self._file.readline(_LINE_MAX + 1)
+        return self._whole(self._file.readline(_LINE_MAX + 1))
+
+    @staticmethod
+    def _whole(line: bytes) -> bytes:
         if not line.endswith(b"\n"):
             raise WireError("the line is too long" if len(line) > _LINE_MAX else "the answer broke off")
         return line.rstrip(b"\r\n")
 
     def _read_status(self) -> int:
-        line = self._line()
+        line = self._file.readline(_LINE_MAX + 1)
+        if not line:
+            raise ConnectionResetError("the connection was closed without an answer")
+        line = self._whole(line)
         words = line.split(None, 2)
         if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit() or len(words[1]) != 3:
             raise WireError(f"it begins with {line[:40]!r}")
