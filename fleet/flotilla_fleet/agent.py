@@ -23,7 +23,7 @@ from typing import Protocol
 from . import etcd as e
 from .memory import Memory, write_atomic
 from .model import LAUNCHED, LOADED, Assignment, JobState, RecordError, UnitState, decode_assignment, encode_state
-from .presence import Lease, now
+from .presence import Lease, now, trusted_until
 from .registry import Keys
 from .systemd import ActiveState, SystemdError
 from .unitfile import UnitFileError, check_requirements, parse_unit, requirements, serialize, unit_hash
@@ -535,10 +535,7 @@ class Agent:
 
     def _trusted_until(self) -> float:
         """The moment (seconds since boot) until which this machine is surely not taken for dead."""
-        if self._lease is not None:
-            return self._lease.deadline
-        deadline = self.memory.read("deadline").get("boottime")
-        return float(deadline) if isinstance(deadline, (int, float)) else 0.0
+        return trusted_until(self.memory) if self._lease is None else self._lease.deadline
 
     async def guard(self) -> None:
         """Stop fenced units when the machine's lease may have ended, and let them go on after reading etcd again."""

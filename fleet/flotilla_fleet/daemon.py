@@ -17,6 +17,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,15 @@ from .engine import Engine
 from .inquiry import AskingRegistry, Desk
 from .memory import Memory
 from .model import LAUNCHED, LOADED, Machine
-from .presence import Presence
+from .presence import Presence, now, trusted_until
 from .registry import Keys
 from .systemd import ActiveState, Systemd, SystemdError
 
 log = logging.getLogger("flotilla_fleet.daemon")
 
 DRAIN_SECONDS = 240.0
+WATCHDOG_LEAST = 3.0
+"""Seconds for which fleetd may not answer systemd, at the least; else half of what its lease lasts."""
 FIRST_PASSED_FD = 3
 
 
@@ -130,19 +133,39 @@ def own_unit(cgroup: str) -> str:
     return found[-1] if found else ""
 
 
+def must_fence(service_result: str, deadline: float, moment: float) -> bool:
+    """Whether a fleetd that ended this way leaves its ``OnPartition=stop`` units to nobody.
+
+    ``deadline`` is until when its lease surely lived and ``moment`` is now, both in seconds since boot. One that ended
+    otherwise than by its watchdog is started again at once and looks after its units itself, unless it cannot start.
+    """
+    if service_result in ("", "success"):
+        return False
+    return service_result == "watchdog" or deadline <= moment
+
+
 def fence(memory: Memory, grace: float) -> None:
-    """Stop what must not run beside a copy elsewhere: fleetd hangs, and nobody else on this machine will do it."""
-    for record_name in memory.names("unit-"):
-        record = memory.read(record_name)
-        name = record.get("name")
-        if not record.get("fenced") or record.get("job") != LAUNCHED or not isinstance(name, str):
-            continue
-        log.warning("stopping %s, because fleetd did not answer its watchdog", name)
+    """Stop what must not run beside a copy elsewhere: fleetd hangs, and nobody else on this machine will do it.
+
+    What does not stop within half of the ``grace`` (seconds) is killed.
+    """
+    records = {name: memory.read(name) for name in memory.names("unit-")}
+    fenced = {name: r for name, r in records.items() if r.get("fenced") is True and r.get("job") == LAUNCHED}
+    stops = {}
+    for record_name, record in fenced.items():
+        unit = str(record.get("name"))
+        log.warning("stopping %s, because fleetd does not look after it", unit)
+        stops[record_name] = subprocess.Popen(["systemctl", "stop", "--", unit])
+    end = time.monotonic() + grace / 2
+    for record_name, process in stops.items():
+        unit = str(fenced[record_name]["name"])
         try:
-            subprocess.run(["systemctl", "stop", "--", name], check=False, timeout=grace / 2)
+            process.wait(max(0.0, end - time.monotonic()))
         except subprocess.TimeoutExpired:
-            subprocess.run(["systemctl", "kill", "-s", "KILL", "--", name], check=False, timeout=grace / 2)
-        memory.write(record_name, {**record, "job": LOADED})
+            log.warning("%s does not stop, killing it", unit)
+            subprocess.run(["systemctl", "kill", "-s", "KILL", "--", unit], check=False, timeout=grace / 2)
+            process.wait(grace / 2)
+        memory.write(record_name, {**fenced[record_name], "job": LOADED})
 
 
 class Daemon:
@@ -237,11 +260,15 @@ class Daemon:
             log.warning("lost the connection to systemd; units are left as they are until it is back")
 
     async def _feed_watchdog(self) -> None:
-        """Tell systemd that this process still turns; one that does not is killed, and its fenced units are stopped."""
-        seconds = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
+        """Tell systemd that this process still turns; one that does not is killed, and its fenced units are stopped.
+
+        It is given half the time that its lease lasts, so that they have stopped before another machine starts them.
+        """
+        seconds = max(WATCHDOG_LEAST, self.config.machine_ttl / 2)
+        notify(f"WATCHDOG_USEC={int(seconds * 1e6)}")
         while True:
             notify("WATCHDOG=1")
-            await asyncio.sleep(seconds / 4 if seconds else 3600)
+            await asyncio.sleep(seconds / 6)
 
     async def _serve(self) -> web.AppRunner:
         app = make_app(self.registry, self.machine.id, token_limit=self.config.token_limit)
@@ -316,7 +343,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--fence",
         action="store_true",
-        help="stop the OnPartition=stop units of a fleetd that its watchdog killed (for ExecStopPost=), and exit",
+        help="stop the OnPartition=stop units of a fleetd that hangs or cannot start (for ExecStopPost=), and exit",
     )
     parser.add_argument("-version", "--version", action="version", version=f"fleetd version {__version__}")
     return parser.parse_args(argv)
@@ -334,8 +361,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for warning in warnings:
             log.warning("%s: %s", options.config, warning)
         if options.fence:
-            if os.environ.get("SERVICE_RESULT") == "watchdog":
-                fence(Memory(Path(config.state_directory)), config.partition_grace)
+            memory = Memory(Path(config.state_directory))
+            if must_fence(os.environ.get("SERVICE_RESULT", ""), trusted_until(memory), now()):
+                fence(memory, config.partition_grace)
             return 0
         asyncio.run(_run(config))
     except (ConfigError, StartError, OSError) as exc:

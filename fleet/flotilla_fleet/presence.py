@@ -30,6 +30,12 @@ def now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+def trusted_until(memory: Memory) -> float:
+    """The moment (seconds since boot) until which the machine's lease surely lived, as remembered; 0: not known."""
+    deadline = memory.read("deadline").get("boottime")
+    return float(deadline) if isinstance(deadline, (int, float)) else 0.0
+
+
 class LeaseLost(Exception):
     """etcd does not know the lease any more."""
 
