@@ -418,7 +418,8 @@ def check_acknowledged(calls: Sequence[Call], changes: Iterable[Change], prefix:
         revisions = written.get(call.tag, [])
         if len(revisions) != 1:
             yield Violation(
-                "S5", f"write {call.tag} of {call.unit} was answered {call.status} and is {len(revisions)} times in etcd"
+                "S5",
+                f"write {call.tag} of {call.unit} was answered {call.status} and is {len(revisions)} times in etcd",
             )
     yield from _check_order([call for call in acknowledged if len(written.get(call.tag, [])) == 1], written)
 
@@ -428,9 +429,8 @@ def _check_order(calls: Sequence[Call], written: Mapping[str, list[int]]) -> Ite
         for later in calls:
             both = earlier.unit == later.unit and earlier.returned < later.called
             if both and written[earlier.tag][0] > written[later.tag][0]:
-                yield Violation(
-                    "S5", f"write {earlier.tag} of {earlier.unit} came after {later.tag}, which began when it was answered"
-                )
+                text = f"write {earlier.tag} of {earlier.unit} came after {later.tag}, which began when it was answered"
+                yield Violation("S5", text)
 
 
 # -- the end -------------------------------------------------------------------
