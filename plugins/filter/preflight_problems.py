@@ -169,12 +169,20 @@ def hostname_problems(name: str) -> t.Iterator[str]:
         )
 
 
+def _by_address(addresses: t.Mapping[str, str]) -> dict[str, str]:
+    """Addresses and the variables that give them, joined; one slip usually reaches several variables."""
+    found: dict[str, list[str]] = {}
+    for variable, address in sorted(addresses.items()):
+        found.setdefault(address, []).append(variable)
+    return {address: " and ".join(variables) for address, variables in found.items()}
+
+
 def address_problems(host: t.Mapping[str, t.Any], addresses: t.Mapping[str, str]) -> t.Iterator[str]:
     """Addresses at which one host is said to be reached."""
-    for variable, address in sorted(addresses.items()):
-        shown = f"{variable} {address!r}"
+    for address, variables in _by_address(addresses).items():
+        shown = f"{variables} {address!r}"
         if not address:
-            yield f"the address is not known: set {variable}, or ansible_host to an IP address."
+            yield f"the address is not known: set {variables}, or ansible_host to an IP address."
             continue
         try:
             parsed = ipaddress.ip_address(address)
@@ -186,7 +194,7 @@ def address_problems(host: t.Mapping[str, t.Any], addresses: t.Mapping[str, str]
         elif not any(ipaddress.ip_address(own.split("%")[0]) == parsed for own in host["addresses"]):
             yield (
                 f"{shown} is not an address of the host ({', '.join(host['addresses']) or 'it has none'});"
-                f" set {variable} to the one at which the other hosts reach it."
+                f" set {variables} to the one at which the other hosts reach it."
             )
 
 
@@ -264,14 +272,16 @@ def shared_names(hosts: Hosts) -> t.Iterator[str]:
 
 def shared_addresses(hosts: Hosts) -> t.Iterator[str]:
     """Hosts that are said to be reached at one address."""
-    variables = sorted({variable for entry in hosts.values() for variable in entry.get("addresses") or {}})
-    told = set()
-    for variable in variables:
-        values = {name: (entry.get("addresses") or {}).get(variable, "") for name, entry in hosts.items()}
-        for address, names in _same(values):
-            if (address, tuple(names)) not in told:
-                told.add((address, tuple(names)))
-                yield f"{', '.join(names)}: they have the same {variable}, {address}; give each its own."
+    users: dict[str, dict[str, set[str]]] = {}
+    for name, entry in hosts.items():
+        for variable, address in (entry.get("addresses") or {}).items():
+            if address:
+                users.setdefault(address.lower(), {}).setdefault(variable, set()).add(name)
+    for address, by_variable in users.items():
+        shared = [variable for variable, names in sorted(by_variable.items()) if len(names) > 1]
+        names = sorted({name for variable in shared for name in by_variable[variable]})
+        if names:
+            yield f"{', '.join(names)}: they have the same {' and '.join(shared)}, {address}; give each its own."
 
 
 def clock_problems(hosts: Hosts, tolerance: float) -> t.Iterator[Problem | str]:

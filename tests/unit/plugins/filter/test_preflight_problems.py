@@ -192,6 +192,15 @@ def test_an_address_that_cannot_be(address: str, sentence: str) -> None:
     assert problems(hosts) == [f"core-02: {sentence}"]
 
 
+def test_one_wrong_address_in_two_variables_is_told_once() -> None:
+    hosts = three()
+    hosts["core-02"]["addresses"] = {"etcd_address": "127.0.0.1", "bootstrap_address": "127.0.0.1"}
+    assert problems(hosts) == [
+        "core-02: bootstrap_address and etcd_address '127.0.0.1' cannot be reached by other hosts;"
+        " give an address of its network card."
+    ]
+
+
 def test_an_address_may_be_written_in_another_way() -> None:
     hosts = three()
     hosts["core-02"]["addresses"]["etcd_address"] = "2001:0DB8:0:0::2"
@@ -253,7 +262,9 @@ def test_one_address_for_two_hosts_is_told_once() -> None:
     for name in ("core-02", "core-03"):
         hosts[name]["addresses"] = {"etcd_address": "192.0.2.12", "pki_address": "192.0.2.12"}
         hosts[name]["host"]["addresses"] = ["192.0.2.12"]
-    assert problems(hosts) == ["core-02, core-03: they have the same etcd_address, 192.0.2.12; give each its own."]
+    assert problems(hosts) == [
+        "core-02, core-03: they have the same etcd_address and pki_address, 192.0.2.12; give each its own."
+    ]
 
 
 def test_hosts_with_the_same_problem_share_a_sentence() -> None:
