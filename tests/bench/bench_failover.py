@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import figures
-from lab import OUTPUT, ROOT, BenchError, Lab, Order, Progress, main, remove_tree, write_results
+from lab import OUTPUT, ROOT, BenchError, Lab, Order, Progress, main, write_results
 
 sys.path.insert(0, str(ROOT / "fleet"))
 
@@ -344,19 +344,16 @@ def bench(options: argparse.Namespace) -> None:
                 packages="installed",
                 variables={"fleet_agent_ttl": f"{ttl:g}s"},
             )
-            try:
-                with Lab(order, folder, progress) as lab:
-                    progress.say(f"running playbooks/site.yml with fleet_agent_ttl={ttl:g}s")
-                    lab.play(logs / f"failover-{ttl:g}.log", _PLAY_TIMEOUT)
-                    lab.on_all(_IMAGE)
-                    if number == 0 and options.units:
-                        results["rest"] = footprint(lab, options.units, options.seconds, progress)
-                    tries = results["failover"][f"{ttl:g}"] = []
-                    for _ in range(options.tries):
-                        tries.append(one_try(lab, ttl, progress))
-                        progress.say(_one_line(tries[-1]))
-            finally:
-                remove_tree(folder)
+            with Lab(order, folder, progress) as lab:
+                progress.say(f"running playbooks/site.yml with fleet_agent_ttl={ttl:g}s")
+                lab.play(logs / f"failover-{ttl:g}.log", _PLAY_TIMEOUT)
+                lab.on_all(_IMAGE)
+                if number == 0 and options.units:
+                    results["rest"] = footprint(lab, options.units, options.seconds, progress)
+                tries = results["failover"][f"{ttl:g}"] = []
+                for _ in range(options.tries):
+                    tries.append(one_try(lab, ttl, progress))
+                    progress.say(_one_line(tries[-1]))
     finally:
         if results["rest"] or any(results["failover"].values()):
             path = write_results("failover", results)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import figures
-from lab import OUTPUT, BenchError, Lab, Order, Progress, main, remove_tree, write_results
+from lab import OUTPUT, BenchError, Lab, Order, Progress, main, write_results
 
 HERE = Path(__file__).resolve().parent
 CLUSTER = "bench"
@@ -92,11 +92,8 @@ def one_try(variant: str, number: int, hosts: int, logs: Path, progress: Progres
     for side, run in sides if number % 2 else reversed(sides):
         folder = Path("/run") / f"flotilla-{CLUSTER}"
         order = Order(cluster=CLUSTER, hosts=hosts, prefix="b-", packages=variant)
-        try:
-            with Lab(order, folder, progress) as lab:
-                result[side] = run(lab, logs, f"{variant}-{number}-{side}")
-        finally:
-            remove_tree(folder)
+        with Lab(order, folder, progress) as lab:
+            result[side] = run(lab, logs, f"{variant}-{number}-{side}")
         spent = figures.Spent(**result[side]["first"])
         progress.say(
             f"{variant}, try {number}, {side}: {spent.wall:.1f} s, {spent.cpu:.1f} CPU s, load {spent.load:.1f}"

@@ -28,14 +28,15 @@ sys.path.insert(0, str(ROOT / "tools"))
 from localhosts import cluster as clusters  # noqa: E402
 from localhosts import guest  # noqa: E402
 from localhosts.plan import Cluster, HostsError  # noqa: E402
-from localhosts.system import Progress, remove_tree  # noqa: E402
+from localhosts.system import Progress, locked, remove_tree  # noqa: E402
 
-__all__ = ["ROOT", "BenchError", "Done", "Lab", "Order", "Progress", "main", "remove_tree", "write_results"]
+__all__ = ["OUTPUT", "ROOT", "BenchError", "Done", "Lab", "Order", "Progress", "main", "write_results"]
 
 Order = clusters.Order
 OUTPUT = ROOT / "tests/output/bench"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _SSH_TIMEOUT = 60.0
+_LOCK_TIMEOUT = 60.0
 
 
 class BenchError(Exception):
@@ -61,8 +62,25 @@ class Lab:
         self._meter = guest.hierarchies()[0] / f"flotilla-{order.cluster}-meter"
 
     def __enter__(self) -> Lab:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = locked(
+            guest.RUNTIME / ".locks" / f"{self.order.cluster}.bench",
+            self.progress,
+            f"the benchmarks' cluster {self.order.cluster}",
+            _LOCK_TIMEOUT,
+        )
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(lock)
+            self._make()
+            self._held = stack.pop_all()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        with self._held:
+            self._remove()
+
+    def _make(self) -> None:
         self._remove()  # what a run that was killed has left
+        self.folder.mkdir(mode=0o700, parents=True)
         try:
             order = replace(self.order, inventory=self.inventory)
             self.cluster: Cluster = clusters.up(order, self.progress).cluster
@@ -72,13 +90,10 @@ class Lab:
         except BaseException:
             self._remove()
             raise
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._remove()
 
     def _remove(self) -> None:
         clusters.down(self.order.cluster, True, self.progress)
+        remove_tree(self.folder)
         if self._meter.exists():
             for line in (self._meter / "cgroup.procs").read_text().split():
                 guest.send_signal(guest.inspect(int(line)), signal.SIGKILL)
@@ -130,7 +145,7 @@ class Lab:
         """Run playbooks/site.yml on the hosts; its output goes to ``log``."""
         program = Path(sys.executable).parent / "ansible-playbook"
         if not program.exists():
-            raise BenchError(f"{program} is missing: run this with the Python of .venv, as 'make {log.stem}' does")
+            raise BenchError(f"{program} is missing: run this with the Python of .venv, as make does")
         settings = {
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "PATH": f"{program.parent}:{os.environ.get('PATH', os.defpath)}",
@@ -147,13 +162,16 @@ class Lab:
         """
         enter = 'echo $$ > "$1/cgroup.procs"; shift; exec "$@"'
         load = os.getloadavg()[0]
+        settings = {**os.environ, **(environment or {})}
+        # Where this is set, every Python of the play would compile everything again, which no user's machine does.
+        settings.pop("PYTHONDONTWRITEBYTECODE", None)
         before = self._times()
         begun = time.monotonic()
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 ["/bin/sh", "-c", enter, "sh", str(self._meter), *argv],
                 cwd=ROOT,
-                env={**os.environ, **(environment or {})},
+                env=settings,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -218,12 +236,13 @@ def main(name: str, measure: Callable[[], None], *errors: type[Exception]) -> in
 
     ``errors`` are further exceptions whose text says all that the user needs.
     """
+    known: tuple[type[Exception], ...] = (BenchError, HostsError, *errors)
     try:
         if os.geteuid() != 0:
             raise BenchError("local hosts are made by root: run this as root")
         with _terminable():
             measure()
-    except (BenchError, HostsError, *errors) as error:
+    except known as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
