@@ -26,6 +26,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._http import (
     Reply,
     Tls,
     base_url,
+    check_seconds,
     printable,
 )
 
@@ -139,6 +140,8 @@ class DiscoveryClient:
         self, url: str, *, tls: Tls | None = None, request_timeout: float = 10.0, timeout: float = 30.0
     ) -> None:
         self._url = base_url("url", url)
+        check_seconds("request_timeout", request_timeout)
+        check_seconds("timeout", timeout)
         # a public service is often behind a proxy, seen from a cluster
         self._http = HttpClient(
             self._url,

@@ -28,6 +28,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._http import (
     Reply,
     Tls,
     base_url,
+    check_seconds,
     printable,
 )
 
@@ -275,9 +276,8 @@ class EtcdClient:
         """
         if not endpoints:
             raise OptionError("endpoints is empty; give the client URL of one member at least")
-        for option, seconds in (("request_timeout", request_timeout), ("timeout", timeout)):
-            if not seconds > 0:
-                raise OptionError(f"{option} is {seconds:g}; give seconds greater than 0")
+        check_seconds("request_timeout", request_timeout)
+        check_seconds("timeout", timeout)
         urls = [base_url("endpoints", endpoint) for endpoint in endpoints]
         self._deadline = Deadline(timeout)
         # a name given twice is asked once

@@ -26,6 +26,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._http import (
     Reply,
     Tls,
     base_url,
+    check_seconds,
     printable,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._unit_file import UnitOption, unit_hash
@@ -100,8 +101,7 @@ class FleetClient:
 
     def __init__(self, endpoint: str, *, tls: Tls | None = None, request_timeout: float = 10.0) -> None:
         """:raises OptionError: for an endpoint or a time that cannot be"""
-        if not request_timeout > 0:
-            raise OptionError(f"request_timeout is {request_timeout:g}; give seconds greater than 0")
+        check_seconds("request_timeout", request_timeout)
         # the way upstream's own client takes a path alone
         value = f"unix://{endpoint}" if endpoint.startswith("/") else endpoint
         self.endpoint = base_url("endpoint", value, sockets=True)

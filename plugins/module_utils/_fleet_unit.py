@@ -29,6 +29,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._http import (
     Deadline,
     LineStream,
     OptionError,
+    check_seconds,
     printable,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._unit_file import (
@@ -466,8 +467,7 @@ def results(actions: t.Sequence[Action], seen: Observation | None) -> list[dict[
 def run(params: t.Mapping[str, t.Any], wanted: t.Sequence[WantedUnit], *, check: bool, diff: bool) -> dict[str, t.Any]:
     """What the module does and returns."""
     seconds = params["timeout"]
-    if not seconds > 0:
-        raise OptionError(f"timeout is {seconds:g}; give seconds greater than 0")
+    check_seconds("timeout", seconds)
     client = fleet_client(params)
     actions = plan(wanted, fetch(client, names_to_fetch(wanted)))
     result: dict[str, t.Any] = {"changed": any(action.kind != "none" for action in actions)}

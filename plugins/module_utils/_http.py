@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 import queue
 import re
@@ -170,6 +171,12 @@ def _readable(option: str, path: str) -> None:
             pass
     except OSError as error:
         raise OptionError(f"{option} {path} cannot be read: {os.strerror(error.errno or 0).lower()}; {hint}") from error
+
+
+def check_seconds(option: str, seconds: float) -> None:
+    """:raises OptionError: unless a time is one that can be waited for"""
+    if not math.isfinite(seconds) or seconds <= 0:
+        raise OptionError(f"{option} is {seconds:g}; give seconds greater than 0")
 
 
 def base_url(option: str, value: str, *, sockets: bool = False) -> str:

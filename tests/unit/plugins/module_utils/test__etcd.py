@@ -142,7 +142,7 @@ def test_a_write_that_was_not_sent_goes_to_the_next_endpoint(serve):
 
 
 def test_a_read_goes_round_all_endpoints_and_says_what_each_said(serve):
-    no_leader = [post("/kv/range", {"code": 14, "message": "etcdserver: no leader"}, status=503) for _ in range(3)]
+    no_leader = [post("/kv/range", {"code": 14, "message": "etcdserver: no leader"}, status=503)] * 3
     server = serve(*no_leader)
     with pytest.raises(EtcdUnavailable) as caught:
         EtcdClient(["http://127.0.0.1:1", server.url]).range(b"k")
@@ -152,7 +152,7 @@ def test_a_read_goes_round_all_endpoints_and_says_what_each_said(serve):
 
 
 def test_the_whole_run_ends_at_its_deadline(serve):
-    slow = [post("/kv/range", {}, stalls=3.0) for _ in range(1)]
+    slow = [post("/kv/range", {}, stalls=3.0)]
     client = EtcdClient([serve(*slow).url], request_timeout=5, timeout=0.3)
     with pytest.raises(EtcdUnavailable, match=r"no whole answer within 0\.\d+ s"):
         client.range(b"k")

@@ -231,6 +231,8 @@ def test_any_other_answer_about_a_token_is_one_sentence_without_it(run_module, s
         ({"token": "https://example.org/short"}, "token does not end in 32 hexadecimal digits"),
         ({"token": DIGITS}, "token is not a URL; give the whole URL, or the service's own as url"),
         ({"token": f"ftp://example.org/{DIGITS}"}, "is not a URL of a server"),
+        ({"url": "http://h", "size": 3, "timeout": 0}, "timeout is 0; give seconds greater than 0"),
+        ({"url": "http://h", "size": 3, "request_timeout": "nan"}, "request_timeout is nan"),
         ({"size": 3}, "one of the following is required: token, url"),
         ({"url": "http://h", "state": "absent"}, "state is absent but all of the following are missing: token"),
     ],
