@@ -89,13 +89,10 @@ def member_problems(members: t.Sequence[Member]) -> list[str]:
         host, address, name = member["host"], member["address"], member["name"]
         if not address:
             found.append(
-                f"the address of {host} is not known: set etcd_address for it, or make ansible_host"
-                " an IP address"
+                f"the address of {host} is not known: set etcd_address for it, or make ansible_host an IP address"
             )
         elif not _usable(address):
-            found.append(
-                f"etcd_address of {host} is {address!r}: give an IP address that other hosts can reach"
-            )
+            found.append(f"etcd_address of {host} is {address!r}: give an IP address that other hosts can reach")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name):
             found.append(f"etcd_name of {host} is {name!r}: use letters, digits, '.', '_' and '-'")
     for what, key in (("etcd_address", "address"), ("etcd_name", "name")):
@@ -117,11 +114,7 @@ def _usable(address: str) -> bool:
 def port_problems(settings: t.Mapping[str, t.Any]) -> list[str]:
     """Judge the three ports."""
     ports = {key: int(settings[key]) for key in ("client_port", "peer_port", "metrics_port")}
-    found = [
-        f"etcd_{key} is {port}: give 1 to 65535"
-        for key, port in ports.items()
-        if not 0 < port < 65536
-    ]
+    found = [f"etcd_{key} is {port}: give 1 to 65535" for key, port in ports.items() if not 0 < port < 65536]
     if len(set(ports.values())) < len(ports):
         shown = ", ".join(f"etcd_{key} {port}" for key, port in ports.items())
         found.append(f"two of the ports are the same ({shown}): give three different ones")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.flotilla.cluster.plugins.filter.cluster_members import cluster_members
-from ansible_collections.flotilla.cluster.plugins.filter.hosts_listening import hosts_listening
+from ansible_collections.flotilla.cluster.plugins.filter.members_listening import members_listening
 
 
 @pytest.mark.parametrize(
@@ -33,15 +33,18 @@ def test_name_and_url():
     ]
 
 
-def test_hosts_listening():
-    def seen(unit, port, proto="tcp"):
-        return {"__flotilla_host": {"listening": [{"unit": unit, "port": port, "proto": proto}]}}
+def test_members_listening():
+    def seen(**changes):
+        entry = {"unit": "etcd.service", "port": 2380, "proto": "tcp", "address": "192.0.2.1", "pid": 7}
+        return {"__flotilla_host": {"listening": [{**entry, **changes}]}}
 
     hostvars = {
-        "right": seen("etcd.service", 2380),
-        "port": seen("etcd.service", 2379),
-        "unit": seen("other.service", 2380),
-        "protocol": seen("etcd.service", 2380, "udp"),
+        "right": seen(),
+        "port": seen(port=2379),
+        "unit": seen(unit="other.service"),
+        "protocol": seen(proto="udp"),
+        "address": seen(address="127.0.0.1"),
         "unseen": {},
     }
-    assert hosts_listening(hostvars, list(hostvars), "etcd.service", "2380") == ["right"]
+    members = [{"host": host, "address": "192.0.2.1"} for host in hostvars]
+    assert members_listening(members, hostvars, "etcd.service", "2380") == ["right"]
