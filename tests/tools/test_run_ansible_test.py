@@ -104,10 +104,8 @@ def test_stand_in_has_the_name_that_ansible_test_looks_for(tmp_path: Path) -> No
     assert placed.name.startswith("get_pip_2")
 
 
-@pytest.mark.parametrize(
-    ("versions", "ran"), [(["3.9", "3.11", "3.13"], ["3.9", "3.13"]), (["3.11"], ["3.11"])]
-)
-def test_units_run_on_the_oldest_and_newest_python(versions: list[str], ran: list[str]) -> None:
-    calls = tool.commands("units", versions, ["-v"])
-    assert [call[call.index("--python") + 1] for call in calls] == ran
-    assert all(call[-1] == "-v" for call in calls)
+@pytest.mark.parametrize("versions", [["3.9", "3.11", "3.13"], ["3.11"]])
+def test_units_run_on_the_oldest_python(versions: list[str]) -> None:
+    (call,) = tool.commands("units", versions, ["-v"])
+    assert call[call.index("--python") + 1] == versions[0]
+    assert call[-1] == "-v"
