@@ -57,8 +57,9 @@ MOVED = TTL + 2 * INTERVAL + SLACK
 """L2: a unit of a dead machine is elsewhere after so many seconds."""
 
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
-_ETCDCTL = "set -a; . /etc/flotilla/etcdctl.env; ETCDCTL_API=3; set +a; etcdctl"
+_ETCDCTL = "set -a; . /etc/flotilla/etcdctl.env; ETCDCTL_API=3; set +a;"
 _PLAY_TIMEOUT = 900.0
+DROPIN = "run/systemd/system/fleet.service.d/variant.conf"
 
 
 def clock() -> float:
@@ -180,8 +181,8 @@ class Host:
 
     def etcdctl(self, arguments: str, timeout: float = 30.0, check: bool = True, local: bool = False) -> str:
         """etcdctl on the host; ``local``: only its own member is asked."""
-        where = "--endpoints https://127.0.0.1:2379 " if local else ""
-        return self.run(f"{_ETCDCTL} {where}{arguments}", timeout, check)
+        where = "ETCDCTL_ENDPOINTS=https://127.0.0.1:2379 " if local else ""
+        return self.run(f"{_ETCDCTL} {where}etcdctl {arguments}", timeout, check)
 
     def main_pid(self, service: str) -> int:
         """The process id, here, of a service's main process; 0 when it has none."""
@@ -554,6 +555,30 @@ class Lab:
         network.mend(CLUSTER, [])
         return clock()
 
+    @contextlib.contextmanager
+    def fleetd_with(self, *variants: str, keep_fence: bool = True) -> Iterator[None]:
+        """Run all fleetds with these modules of ``variants`` until the end of the block."""
+        self.note(f"fleetd with {', '.join(variants)}")
+        dropin = (
+            f"[Service]\nExecStart=\nExecStart=/usr/bin/python3 -I /run/faults/load.py {' '.join(variants)}"
+            " -- -config /etc/fleet/fleet.conf\n"
+        ) + ("" if keep_fence else "ExecStopPost=\n")
+
+        def install(host: Host) -> None:
+            folder = host.root / "run/faults"
+            folder.mkdir(exist_ok=True)
+            for path in (HERE / "variants").glob("*.py"):
+                (folder / path.name).write_text(path.read_text())
+            write_file(host.root / DROPIN, dropin)
+            host.run("systemctl daemon-reload && systemctl restart fleet")
+
+        try:
+            self.each(install)
+            self.whole()
+            yield
+        finally:
+            self.each(_remove_variant)
+
     # -- between tests
 
     def whole(self, seconds: float = 60.0) -> None:
@@ -666,8 +691,15 @@ class _Quiet(Progress):
         pass
 
 
+def _remove_variant(host: Host) -> None:
+    if host.is_on and (host.root / DROPIN).exists():
+        (host.root / DROPIN).unlink()
+        host.run("systemctl daemon-reload && systemctl restart fleet", timeout=120, check=False)
+
+
 def _repair(host: Host) -> None:
     """Services on, faults off."""
+    _remove_variant(host)
     host.run(
         "umount -l /run/fleet/units 2>/dev/null; rm -f /var/lib/witness/filler;"
         "systemctl reset-failed; systemctl start dbus.socket dbus etcd fleet",
