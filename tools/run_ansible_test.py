@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
 
 # ansible-test runs this in each new virtual environment in place of the script get-pip.py, with pip's arguments.
-BOOTSTRAP = '''\
+BOOTSTRAP = """\
 # Stands in for get-pip.py where only package registries can be reached. Written by flotilla.cluster's
 # tools/run_ansible_test.py; remove it to let ansible-test download the real one.
 import ensurepip
@@ -47,7 +47,7 @@ os.environ.clear()
 os.environ.update(kept)
 wanted = [argument for argument in sys.argv[1:] if argument not in ("--no-setuptools", "--no-wheel")]
 sys.exit(subprocess.call([sys.executable, "-m", "pip", "install", "--quiet", *wanted]))
-'''
+"""
 
 
 def say(text: str) -> None:
@@ -154,8 +154,10 @@ def pip_bootstrap(home: Path) -> Iterator[None]:
     source = (package / "_internal" / "python_requirements.py").read_text()
     match = re.search(r"pip='([0-9.]+)'", source)
     if not match:
-        sys.exit("ansible-test: this ansible-core does not say which pip it wants, in python_requirements.py;"
-                 " tools/run_ansible_test.py knows core 2.18 to 2.21")
+        sys.exit(
+            "ansible-test: this ansible-core does not say which pip it wants, in python_requirements.py;"
+            " tools/run_ansible_test.py knows core 2.18 to 2.21"
+        )
     script = home / ".ansible" / "test" / "cache" / f"get_pip_{match[1].replace('.', '_')}.py"
     if script.exists():
         yield

@@ -194,8 +194,9 @@ def _check_tls(config: Config) -> None:
         )
 
 
-def load(path: Path, environment: Mapping[str, str] = os.environ) -> tuple[Config, list[str]]:
-    """Settings of the file (none: defaults), with ``FLEET_*`` variables over them."""
+def load(path: Path, environment: Mapping[str, str] | None = None) -> tuple[Config, list[str]]:
+    """Settings of the file (none: defaults), with ``FLEET_*`` variables of the environment (None: ours) over them."""
+    environment = os.environ if environment is None else environment
     settings: dict[str, str] = {}
     if path.exists():
         settings.update(parse(path.read_text(encoding="utf-8"), str(path)))

@@ -18,8 +18,6 @@ CONTENT_TYPE = "text/plain; version=0.0.4"
 
 Labels = Mapping[str, str]
 
-_NO_LABELS: Labels = {}
-
 
 def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
@@ -43,16 +41,16 @@ class Metrics:
         self._help[name] = ("counter", text)
         self._counters.setdefault(name, {})
 
-    def count(self, name: str, labels: Labels = _NO_LABELS, by: float = 1) -> None:
+    def count(self, name: str, labels: Labels | None = None, by: float = 1) -> None:
         """Add to a declared counter."""
-        key = tuple(sorted(labels.items()))
+        key = tuple(sorted((labels or {}).items()))
         series = self._counters[name]
         series[key] = series.get(key, 0) + by
 
-    def gauge(self, name: str, text: str, read: Callable[[], float], labels: Labels = _NO_LABELS) -> None:
+    def gauge(self, name: str, text: str, read: Callable[[], float], labels: Labels | None = None) -> None:
         """Declare a gauge with the function that gives its value."""
         self._help[name] = ("gauge", text)
-        self._gauges[name] = (tuple(sorted(labels.items())), read)
+        self._gauges[name] = (tuple(sorted((labels or {}).items())), read)
 
     def render(self) -> str:
         """All metrics, sorted by name."""

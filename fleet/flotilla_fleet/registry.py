@@ -77,9 +77,9 @@ class Keys:
 
     def split(self, key: str) -> tuple[str, str, str]:
         """(kind, machine, name) of a key; parts that a kind does not have are ""."""
-        kind, _, rest = key.removeprefix(self.prefix).partition("/")
+        kind, _slash, rest = key.removeprefix(self.prefix).partition("/")
         if kind in ("assign", "state", "metadata"):
-            machine, _, name = rest.partition("/")
+            machine, _slash, name = rest.partition("/")
             return kind, machine, name
         if kind in ("presence", "drain"):
             return kind, rest, ""

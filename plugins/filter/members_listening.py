@@ -63,10 +63,7 @@ def members_listening(
     for member in members:
         seen = hostvars[member["host"]].get("__flotilla_host") or {}
         wanted = {"unit": unit, "port": int(port), "proto": "tcp", "address": member["address"]}
-        if any(
-            all(entry[key] == value for key, value in wanted.items())
-            for entry in seen.get("listening", [])
-        ):
+        if any(all(entry[key] == value for key, value in wanted.items()) for entry in seen.get("listening", [])):
             found.append(member["host"])
     return found
 

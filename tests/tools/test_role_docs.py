@@ -15,7 +15,10 @@ from role_docs import BEGIN, END, insert, paragraphs, render
         ("Set O(demo_x=1) or V(a|b).", "Set `demo_x=1` or `a|b`."),
         ("M(ansible.builtin.copy), P(ansible.builtin.env#lookup)", "`ansible.builtin.copy`, `ansible.builtin.env`"),
         ("C(x), E(HOME), B(very) I(new).", "`x`, `HOME`, **very** *new*."),
-        ("L(text,https://flotilla.example/), U(https://a.example).", "[text](https://flotilla.example/), <https://a.example>."),
+        (
+            "L(text,https://flotilla.example/), U(https://a.example).",
+            "[text](https://flotilla.example/), <https://a.example>.",
+        ),
         ("A <name> with *, _ and [x].\nSecond line.", "A &lt;name> with \\*, \\_ and \\[x\\]. Second line."),
     ],
 )

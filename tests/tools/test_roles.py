@@ -91,12 +91,8 @@ def normal(value: object) -> object:
 
 def test_defaults_are_valid(role: Path) -> None:
     """Ansible's own validator accepts the defaults, without converting one: then the types are what they say."""
-    literal = {
-        name: value for name, value in load(role / "defaults/main.yml").items() if not templated_anywhere(value)
-    }
-    options = {
-        name: {**option, "required": False, "default": None} for name, option in options_of(role).items()
-    }
+    literal = {name: value for name, value in load(role / "defaults/main.yml").items() if not templated_anywhere(value)}
+    options = {name: {**option, "required": False, "default": None} for name, option in options_of(role).items()}
     validated = ArgumentSpecValidator({name: options[name] for name in literal}).validate(literal)
     assert validated.error_messages == []
     for name, value in literal.items():

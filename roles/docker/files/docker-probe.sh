@@ -29,7 +29,8 @@ fi
 if [ "$(cat "$stamp" 2>/dev/null)" != "$started $image" ]; then
     said=$(docker run --rm "$image" /bin/echo works)
     [ "$said" = works ]
-    mkdir -p -m 0755 "${stamp%/*}"
+    # readable by all, as it is for the other files that roles keep there
+    install --directory --mode=0755 "${stamp%/*}"
     echo "$started $image" >"$stamp"
 fi
 echo "$image has run"

@@ -137,7 +137,7 @@ def test_a_second_run_changes_nothing(ask, installed):
 
 
 def test_a_request_that_was_lost_is_made_again_for_the_same_key(ask):
-    first, second = (x509.load_pem_x509_csr(ask()["requests"][0]["csr"].encode()) for _ in range(2))
+    first, second = (x509.load_pem_x509_csr(ask()["requests"][0]["csr"].encode()) for _time in range(2))
     assert _pki.public_bytes(first) == _pki.public_bytes(second)
 
 
