@@ -5,8 +5,9 @@
 
 ``make_app`` gives the application, ``make_runner`` what serves it with our limits. Where it differs
 from upstream on purpose is listed in ``tests/fleet/test_contract.py``, with the reasons. New here:
-``Unit.reason`` (why a wanted unit is not placed), ``GET /fleet/v1/events``, what a machine says of a unit
-(``/units/NAME/status``, ``journal``, ``restart``), ``/machines/ID/drain`` and ``/rebalance``, and roles over TCP.
+``Unit.reason`` (why a wanted unit is not placed), ``namePrefix`` and ``withReason`` of ``/units``,
+``GET /fleet/v1/events``, what a machine says of a unit (``/units/NAME/status``, ``journal``, ``restart``),
+``/machines/ID/drain`` and ``/rebalance``, and roles over TCP.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ BODY_TIMEOUT = 30.0  # seconds a client may take to send its body
 LINE_MAX = 16 * 1024  # bytes of a request line or a header: a name of 256 bytes, escaped, is 768
 HEARTBEAT = 15.0  # seconds between two lines on an event stream
 WRITE_TIMEOUT = 30.0  # seconds an event stream waits for a client to take what it is sent
+CLIENT_CHECK = 2.0  # seconds between two looks whether a client still follows a journal
 EVENTS_BEHIND = 10_000  # events a client may be behind before its stream is ended
 PUT_ATTEMPTS = 10  # reads and writes of a unit that others keep changing
 
@@ -102,6 +104,13 @@ def unit_json(view: UnitView, listed: bool = False) -> Json:
             "reason": view.target.reason if unit.desired != INACTIVE else "",
         }
     )
+
+
+def has_reason(view: UnitView) -> bool:
+    """Whether there is something to tell of a wanted unit: it has no machine, or waits for something."""
+    if view.unit.desired == INACTIVE:
+        return False
+    return bool(view.target.reason) or not (view.target.machine or view.unit.is_global)
 
 
 def state_json(state: UnitState) -> Json:
@@ -455,10 +464,16 @@ class Api:
     # units
 
     async def list_units(self, request: web.Request) -> web.Response:
+        views = await self.store.unit_views()
+        prefix = request.query.get("namePrefix", "")
+        if prefix:
+            views = [view for view in views if view.unit.name.startswith(prefix)]
+        if request.query.get("withReason", "") in ("1", "true"):
+            views = [view for view in views if has_reason(view)]
         return _page_json(
             request,
             "units",
-            await self.store.unit_views(),
+            views,
             self.token_limit,
             lambda view: unit_json(view, listed=True),
         )
@@ -557,12 +572,21 @@ class Api:
         response = web.StreamResponse(
             headers={hdrs.CONTENT_TYPE: "text/plain; charset=utf-8", hdrs.CACHE_CONTROL: "no-store"}
         )
-        await response.prepare(request)
-        async with contextlib.aclosing(cast("AsyncGenerator[Answer, None]", answers)):
-            with contextlib.suppress(ConnectionError, asyncio.TimeoutError, StoreError):
-                async for answer in answers:
-                    await asyncio.wait_for(response.write(answer.text.encode()), WRITE_TIMEOUT)
+        async with contextlib.aclosing(cast(AsyncGenerator[Answer, None], answers)):
+            # The machine answers at once, if only with nothing: what is wrong can still be told as an error.
+            text = (await anext(answers, Answer(""))).text
+            await response.prepare(request)
+            async with contextlib.aclosing(_while_connected(request, answers)) as more:
+                with contextlib.suppress(ConnectionError, asyncio.TimeoutError, StoreError):
+                    await self._write(response, text)
+                    async for answer in more:
+                        await self._write(response, answer.text)
         return response
+
+    @staticmethod
+    async def _write(response: web.StreamResponse, text: str) -> None:
+        if text:
+            await asyncio.wait_for(response.write(text.encode()), WRITE_TIMEOUT)
 
     async def set_drain(self, request: web.Request) -> web.Response:
         machine, draining = request.match_info["machine"], request.method == hdrs.METH_POST
@@ -663,6 +687,26 @@ class Api:
             },
         )
         return response
+
+
+async def _while_connected(request: web.Request, answers: AsyncIterator[Answer]) -> AsyncGenerator[Answer, None]:
+    """The answers, until there are no more or the client is gone.
+
+    aiohttp tells a handler only when it writes, and a quiet journal would be followed for ever.
+    """
+    while True:
+        task = asyncio.ensure_future(anext(answers))
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=CLIENT_CHECK)
+                if request.transport is None or request.transport.is_closing():
+                    return
+            yield task.result()
+        except StopAsyncIteration:
+            return
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 async def _next_lines(queue: asyncio.Queue[Event | None]) -> bytes:

@@ -14,8 +14,8 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
 from dataclasses import asdict
 
 from . import etcd as e
@@ -81,15 +81,23 @@ class Desk:
         except (QuestionError, ValueError) as exc:
             log.warning("question %s: %s", number, exc)
             return
-        count = 0
         with suppress(e.EtcdError):
-            async for answer in run_question(question):
-                key = f"{self.answers}{number}/{count:08d}"
-                await self.etcd.txn([], [e.op_put(key, json.dumps(asdict(answer)), lease)])
-                count += 1
+            count = 0
+            if question.follow or question.what == "restart":
+                # May take long: an empty piece tells at once that the machine is there.
+                await self._put(number, count, Answer(""), lease)
+                count = 1
+            async with aclosing(run_question(question)) as answers:
+                async for answer in answers:
+                    await self._put(number, count, answer, lease)
+                    count += 1
+
+    async def _put(self, number: str, count: int, answer: Answer, lease: int) -> None:
+        key = f"{self.answers}{number}/{count:08d}"
+        await self.etcd.txn([], [e.op_put(key, json.dumps(asdict(answer)), lease)])
 
 
-async def run_question(question: Question) -> AsyncIterator[Answer]:
+async def run_question(question: Question) -> AsyncGenerator[Answer, None]:
     """Run what answers the question on this machine and give its output in pieces."""
     try:
         words = command(question)

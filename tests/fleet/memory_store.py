@@ -30,6 +30,8 @@ class MemoryStore:
 
     ``outage``: every call raises :class:`StoreError` with this text while it is not empty.
     ``contention``: so many calls of ``put_unit`` find the unit changed by somebody else.
+    ``answers``: what machines say when asked; then they fail with ``answer_fault``, or are ``quiet`` for ever.
+    ``asking``: the number of questions that are open.
     """
 
     def __init__(self, machines: Sequence[Machine] = MACHINES) -> None:
@@ -46,6 +48,9 @@ class MemoryStore:
         self.moves: tuple[Move, ...] = ()
         self.requested: list[Move] = []
         self.asked: list[tuple[str, Question]] = []
+        self.asking = 0
+        self.quiet = False
+        self.answer_fault = ""
         self.answers = [Answer("text\n"), Answer("", 0)]
         self._queues: set[asyncio.Queue[Event | None]] = set()
 
@@ -144,7 +149,8 @@ class MemoryStore:
 
     async def set_drain(self, machine: str, draining: bool) -> None:
         self._check()
-        self.present[machine] = replace(self.present[machine], draining=draining)
+        if machine in self.present:
+            self.present[machine] = replace(self.present[machine], draining=draining)
         self.tell("machine", "", machine)
 
     async def rebalance_moves(self, most: int) -> tuple[Move, ...]:
@@ -154,12 +160,22 @@ class MemoryStore:
     async def request_moves(self, moves: Sequence[Move]) -> None:
         self._check()
         self.requested += moves
+        for move in moves:
+            self.tell("target", move.name)
 
     async def ask(self, machine: str, question: Question) -> AsyncIterator[Answer]:
         self._check()
         self.asked.append((machine, question))
-        for answer in self.answers:
-            yield answer
+        self.asking += 1
+        try:
+            for answer in self.answers:
+                yield answer
+            if self.answer_fault:
+                raise StoreError(self.answer_fault)
+            if self.quiet:
+                await asyncio.Event().wait()
+        finally:
+            self.asking -= 1
 
     async def events(self) -> AsyncIterator[Event]:
         queue: asyncio.Queue[Event | None] = asyncio.Queue()

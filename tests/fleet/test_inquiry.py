@@ -89,6 +89,16 @@ async def test_a_machine_that_is_not_there(etcd: tuple[Etcd, Keys], monkeypatch:
             pass
 
 
+@pytest.mark.parametrize("question", [Question("restart", "u.service"), Question("journal", "u.service", 0, "cat", True)])
+async def test_what_takes_long_is_not_taken_for_a_machine_that_is_gone(
+    etcd: tuple[Etcd, Keys], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: Question
+) -> None:
+    for name in ("systemctl", "journalctl"):
+        (tmp_path / name).write_text("#!/bin/sh\nsleep 1.5\necho late\nexit 4\n")
+    monkeypatch.setattr(inquiry, "FIRST_ANSWER_SECONDS", 1.0)
+    assert await whole(etcd, question) == Answer("late\n", 4)
+
+
 async def test_garbage_questions_are_survived(etcd: tuple[Etcd, Keys]) -> None:
     client, keys = etcd
     for number, text in enumerate(["", "[]", "{}", '{"what": "status", "unit": 5, "lease": "x"}', "\x00"]):

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from api_server import Server
 from memory_store import MACHINES, MemoryStore
 
+from flotilla_fleet import api
 from flotilla_fleet.access import Role, needed, role_of
 from flotilla_fleet.model import Target, Unit
 from flotilla_fleet.question import Answer, Question
@@ -77,6 +80,47 @@ def test_questions_without_an_answer_say_why(server: Server, target: str, status
 def test_following_streams_until_the_end(server: Server, store: MemoryStore) -> None:
     store.answers = [Answer("a\n"), Answer("b\n")]
     assert server.call("GET", "/fleet/v1/units/u.service/journal?follow=1").body == b"a\nb\n"
+
+
+def test_a_follower_that_is_gone_is_noticed_though_nothing_is_said(
+    server: Server, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "CLIENT_CHECK", 0.05)
+    store.quiet = True
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(server.path))
+        sock.sendall(b"GET /fleet/v1/units/u.service/journal?follow=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert sock.recv(100).startswith(b"HTTP/1.1 200")
+        assert store.asking == 1
+    end = time.monotonic() + 5
+    while store.asking:
+        assert time.monotonic() < end, "the question was not given up"
+        time.sleep(0.02)
+
+
+def test_a_machine_that_does_not_answer_a_follower_is_an_error(server: Server, store: MemoryStore) -> None:
+    store.answers = []
+    store.answer_fault = "machine did not answer in 10 s"
+    answer = server.call("GET", "/fleet/v1/units/u.service/journal?follow=1")
+    assert (answer.status, answer.message) == (503, "machine did not answer in 10 s")
+
+
+def test_units_by_the_beginning_of_their_names_and_with_reasons(server: Server, store: MemoryStore) -> None:
+    plain = store.units["u.service"].options
+    store.units["idle.service"] = Unit("idle.service", plain)
+    store.units["late.service"] = Unit("late.service", plain, "launched")
+    store.units["lazy.service"] = Unit("lazy.service", plain, "loaded")
+    store.targets["lazy.service"] = Target(HERE, "update waits")
+
+    def names(query: str) -> list[str]:
+        return [unit["name"] for unit in server.call("GET", f"/fleet/v1/units?{query}").json.get("units", ())]
+
+    assert names("namePrefix=l") == ["late.service", "lazy.service", "lost.service"]
+    assert names("namePrefix=x") == []
+    # global units are on machines without a target, inactive ones want none
+    assert names("withReason=1") == ["late.service", "lazy.service", "lost.service"]
+    assert names("withReason=true&namePrefix=la") == ["late.service", "lazy.service"]
+    assert len(names("withReason=0")) == 6
 
 
 def test_restart_is_a_write(server: Server, store: MemoryStore, caplog: pytest.LogCaptureFixture) -> None:
