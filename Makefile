@@ -37,6 +37,7 @@ lint: venv ## ruff, mypy, yamllint, ansible-lint, and what documentation and cha
 
 lint-python:
 	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
 	$(BIN)/shellcheck tools/*.sh .ci/run
 
 lint-types:
@@ -46,7 +47,7 @@ lint-yaml:
 	$(BIN)/yamllint --strict .
 
 lint-ansible:
-	$(BIN)/ansible-lint --quiet
+	$(BIN)/ansible-lint -q
 
 lint-docs:
 	$(BIN)/antsibull-changelog lint
