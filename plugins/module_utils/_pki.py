@@ -47,6 +47,7 @@ class Wanted(t.NamedTuple):
     common_name: str
     sans: frozenset[str]
     usages: frozenset[str]
+    organizations: frozenset[str] = frozenset()
 
 
 def normal_san(text: str) -> str:
@@ -79,6 +80,11 @@ def wanted_from(options: t.Mapping[str, t.Any]) -> Wanted:
     name = options["name"]
     check_file_name("certificate", name)
     common_name = options["common_name"]
+    for organization in options["organizations"]:
+        if not 0 < len(organization) <= COMMON_NAME_LIMIT:
+            raise PkiError(
+                f"organizations of certificate {name} has {organization!r}: give 1 to {COMMON_NAME_LIMIT} characters"
+            )
     if not 0 < len(common_name) <= COMMON_NAME_LIMIT:
         raise PkiError(
             f"common_name of certificate {name} has {len(common_name)} characters"
@@ -90,6 +96,7 @@ def wanted_from(options: t.Mapping[str, t.Any]) -> Wanted:
         common_name=common_name,
         sans=frozenset(normal_san(item) for item in options["sans"]),
         usages=frozenset(options["usages"]),
+        organizations=frozenset(options["organizations"]),
     )
 
 
@@ -214,6 +221,12 @@ def common_name_of(certificate: x509.Certificate) -> str:
     return str(found[0].value) if found else ""
 
 
+def organizations_of(certificate: x509.Certificate) -> frozenset[str]:
+    """Return the organizations in the subject."""
+    found = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    return frozenset(str(item.value) for item in found)
+
+
 def _list(values: t.Iterable[str]) -> str:
     return ", ".join(sorted(values)) or "none"
 
@@ -241,6 +254,10 @@ def faults(
         reasons.append(f"its usages are {_list(usages_of(certificate))} instead of {_list(wanted.usages)}")
     if common_name_of(certificate) != wanted.common_name:
         reasons.append(f"its common name is {common_name_of(certificate)!r} instead of {wanted.common_name!r}")
+    if organizations_of(certificate) != wanted.organizations:
+        reasons.append(
+            f"its organizations are {_list(organizations_of(certificate))} instead of {_list(wanted.organizations)}"
+        )
     if now < valid_from(certificate):
         reasons.append(f"it is valid only from {valid_from(certificate):%Y-%m-%d %H:%M} UTC")
     if valid_until(certificate) - now < datetime.timedelta(days=renew_days):
@@ -262,9 +279,11 @@ def request(wanted: Wanted, key: t.Any) -> str:
         "clientAuth": ExtendedKeyUsageOID.CLIENT_AUTH,
         "serverAuth": ExtendedKeyUsageOID.SERVER_AUTH,
     }
+    subject = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, item) for item in sorted(wanted.organizations)]
+    subject.append(x509.NameAttribute(NameOID.COMMON_NAME, wanted.common_name))
     builder = (
         x509.CertificateSigningRequestBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, wanted.common_name)]))
+        .subject_name(x509.Name(subject))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(
             x509.KeyUsage(

@@ -56,6 +56,11 @@ options:
         description: Common name of the subject, at most 64 characters.
         type: str
         required: true
+      organizations:
+        description: Organizations of the subject, such as V(fleet:operator) for a client of the fleet API.
+        type: list
+        elements: str
+        default: []
       sans:
         description: IP addresses and DNS names that the certificate is for, without a prefix.
         type: list
@@ -616,6 +621,7 @@ def main() -> None:
                     "name": {"type": "str", "required": True},
                     "authority": {"type": "str", "required": True},
                     "common_name": {"type": "str", "required": True},
+                    "organizations": {"type": "list", "elements": "str", "default": []},
                     "sans": {"type": "list", "elements": "str", "default": []},
                     "usages": {
                         "type": "list",

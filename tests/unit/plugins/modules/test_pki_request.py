@@ -71,6 +71,7 @@ def ask(run_module, folder, authority):
             "name": "etcd-server",
             "authority": "etcd-client-ca",
             "common_name": "etcd-core-01",
+            "organizations": [],
             "sans": SANS,
             "usages": ["serverAuth", "clientAuth"],
         }
@@ -116,6 +117,12 @@ def test_a_fresh_host_gets_a_key_and_asks_for_a_certificate(ask, folder, authori
     assert mode(folder / ".etcd-server.key.pending") == 0o400
 
 
+def test_organizations_are_part_of_the_request(ask):
+    (request,) = ask(organizations=["fleet:operator", "fleet:viewer"])["requests"]
+    names = x509.load_pem_x509_csr(request["csr"].encode()).subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    assert [name.value for name in names] == ["fleet:operator", "fleet:viewer"]
+
+
 def test_the_pair_is_installed_together(ask, folder, installed):
     assert (folder / "etcd-server.crt").read_text() == installed
     assert mode(folder / "etcd-server.crt") == 0o644
@@ -147,6 +154,7 @@ def test_a_request_that_was_lost_is_made_again_for_the_same_key(ask):
         ({"sans": [*SANS, "192.0.2.12"]}, "it is for 192.0.2.11, ::1, core-01.example instead of"),
         ({"usages": ["clientAuth"]}, "its usages are clientAuth, serverAuth instead of clientAuth"),
         ({"common_name": "other"}, "its common name is 'etcd-core-01' instead of 'other'"),
+        ({"organizations": ["fleet:viewer"]}, "its organizations are none instead of fleet:viewer"),
         ({"renew_days": 101}, "in less than 101 days"),
     ],
 )
@@ -297,6 +305,7 @@ def test_no_key_is_shown(ask, folder, authority):
     [
         ({"common_name": "x" * 65}, "common_name of certificate etcd-server has 65 characters"),
         ({"common_name": ""}, "give 1 to 64"),
+        ({"organizations": ["x" * 65]}, "organizations of certificate etcd-server has"),
         ({"sans": ["a b"]}, "'a b' cannot be a subject alternative name"),
         ({"sans": ["*.example"]}, "cannot be a subject alternative name"),
         ({"name": "../x"}, "certificate name '../x' is a file name"),
