@@ -550,6 +550,8 @@ def start_units(name: str, plan: Plan, before: UnitState, timeout: float) -> Non
         _systemctl("start", [name], f"Starting {name}", timeout)
 
 
-def journal_tail(name: str, lines: int = 15) -> list[str]:
-    result = run(["journalctl", "--no-pager", "--quiet", "--output=short-iso", f"--lines={lines}", f"--unit={name}"])
-    return result.stdout.splitlines()[-lines:]
+def journal_tail(name: str, since: float, lines: int = 15) -> list[str]:
+    """The last lines of a unit's journal since a time (seconds since the epoch); if there are none, the last at all."""
+    argv = ["journalctl", "--no-pager", "--quiet", "--output=short-iso", f"--lines={lines}", f"--unit={name}"]
+    found = run([*argv, f"--since=@{since:.0f}"]).stdout.splitlines() or run(argv).stdout.splitlines()
+    return found[-lines:]

@@ -393,11 +393,14 @@ from ansible_collections.flotilla.cluster.plugins.module_utils import _host_plan
 from ansible_collections.flotilla.cluster.plugins.module_utils import _host_spec as spec
 from ansible_collections.flotilla.cluster.plugins.module_utils import _host_system as system
 
+# What the unit said since then belongs to this run.
+BEGIN = time.time()
+
 
 def fail_unit(module: AnsibleModule, name: str, message: str, **more: t.Any) -> t.NoReturn:
     """Fail with the state of the unit and the end of its journal."""
     unit = system.look_at_units([name])[name]
-    journal = system.journal_tail(name)
+    journal = system.journal_tail(name, BEGIN)
     said = " Its journal ends with:\n" + "\n".join(journal) if journal else " Its journal is empty."
     module.fail_json(msg=f"{message} {name} is {unit.active} ({unit.sub}).{said}", journal=journal, **more)
 
