@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import typing as t
+from contextlib import closing
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -295,16 +296,17 @@ def run(params: t.Mapping[str, t.Any], *, check: bool) -> dict[str, t.Any]:
     if params["token"] is None:
         if size is None:
             raise OptionError("size is missing; give the number of members that the new token is for")
-        return _created(discovery_client(params, params["url"]), size, check)
+        with closing(discovery_client(params, params["url"])) as client:
+            return _created(client, size, check)
     service, digits = split_token(params["token"], params["url"])
-    client = discovery_client(params, service)
-    found = client.read(digits)
-    if params["state"] == "absent":
+    with closing(discovery_client(params, service)) as client:
+        found = client.read(digits)
         there = found.status != "unknown"
-        if there and not check:
-            client.delete(digits)
-        return {"changed": there, "members": [], "status": "absent", "summary": "the token is not there"}
-    if found.status == "unknown":
+        if params["state"] == "absent":
+            if there and not check:
+                client.delete(digits)
+            return {"changed": there, "members": [], "status": "absent", "summary": "the token is not there"}
+    if not there:
         raise DiscoveryError(f"{service}: {found.summary}")
     if size is not None and found.size is not None and found.size != size:
         raise DiscoveryError(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 import typing as t
+from contextlib import closing
 from dataclasses import dataclass
 
 from ansible_collections.flotilla.cluster.plugins.module_utils._fleet import (
@@ -468,28 +469,31 @@ def run(params: t.Mapping[str, t.Any], wanted: t.Sequence[WantedUnit], *, check:
     """What the module does and returns."""
     seconds = params["timeout"]
     check_seconds("timeout", seconds)
-    client = fleet_client(params)
-    actions = plan(wanted, fetch(client, names_to_fetch(wanted)))
-    result: dict[str, t.Any] = {"changed": any(action.kind != "none" for action in actions)}
+    seen: Observation | None = None
+    with closing(fleet_client(params)) as client:
+        actions = plan(wanted, fetch(client, names_to_fetch(wanted)))
+        if not check:
+            execute(client, actions)
+            seen = wait(client, actions, seconds) if params["wait"] else observe(client, actions)
+    result: dict[str, t.Any] = {
+        "changed": any(action.kind != "none" for action in actions),
+        "units": results(actions, seen),
+    }
     if diff:
         result["diff"] = diff_of(actions)
-    seen: Observation | None = None
-    if not check:
-        execute(client, actions)
-        seen = wait(client, actions, seconds) if params["wait"] else observe(client, actions)
-    return {**result, "units": results(actions, seen)}
+    return result
 
 
 def read_units(params: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
     """What the info module returns: the units named, or all of them, by name."""
-    client = fleet_client(params)
-    if params["names"] is None:
-        units = {unit.name: unit for unit in client.units()}
-        states = client.states()
-    else:
-        names = list(dict.fromkeys(append_suffix(name) for name in params["names"]))
-        units = fetch(client, names)
-        states = _states(client, names)
+    with closing(fleet_client(params)) as client:
+        if params["names"] is None:
+            units = {unit.name: unit for unit in client.units()}
+            states = client.states()
+        else:
+            names = list(dict.fromkeys(append_suffix(name) for name in params["names"]))
+            units = fetch(client, names)
+            states = _states(client, names)
     return [
         {
             **describe(units[name], states),

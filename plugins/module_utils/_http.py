@@ -451,9 +451,9 @@ class HttpClient:
                 )
         body = b"".join(parts)
         expected = response.headers.get("Content-Length", "")
-        # requests itself is silent about an answer that ends early
+        # requests with urllib3 before 2.0 is silent about an answer that ends early
         if expected.isdigit() and size < int(expected) and not response.headers.get("Content-Encoding"):
-            raise _closed(asked, f"the answer ended after {size} of {expected} bytes")
+            raise _closed(asked, "the connection was closed before a whole answer had come")
         return body
 
     def _open(self) -> requests.Session:

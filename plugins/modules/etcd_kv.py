@@ -123,6 +123,7 @@ revision:
 """
 
 import typing as t
+from contextlib import closing
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
@@ -151,8 +152,8 @@ def guard_values(module: AnsibleModule) -> t.Any:
 def run(module: AnsibleModule, keys: t.Any) -> dict[str, t.Any]:
     sensitive, diff = module.params["sensitive"], module._diff
     wanted = parse_wanted(keys, module.params["state"])
-    client = etcd_client(module.params)
-    outcome = apply(client, wanted, check=module.check_mode, values=diff and not sensitive)
+    with closing(etcd_client(module.params)) as client:
+        outcome = apply(client, wanted, check=module.check_mode, values=diff and not sensitive)
     return results(outcome, sensitive=sensitive, diff=diff)
 
 

@@ -118,6 +118,7 @@ revision:
 """
 
 import typing as t
+from contextlib import closing
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
@@ -130,13 +131,14 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._http import Clus
 
 
 def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
-    return query(
-        etcd_client(params),
-        keys=params["keys"],
-        prefixes=params["prefixes"],
-        keys_only=params["keys_only"],
-        limit=params["limit"],
-    )
+    with closing(etcd_client(params)) as client:
+        return query(
+            client,
+            keys=params["keys"],
+            prefixes=params["prefixes"],
+            keys_only=params["keys_only"],
+            limit=params["limit"],
+        )
 
 
 def main() -> None:

@@ -59,6 +59,8 @@ machines:
         region: north
 """
 
+from contextlib import closing
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flotilla.cluster.plugins.module_utils._fleet import FLEET_ARGUMENTS, fleet_client
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import ClusterError, require_requests
@@ -68,7 +70,8 @@ def main() -> None:
     module = AnsibleModule(argument_spec=FLEET_ARGUMENTS, supports_check_mode=True)
     require_requests(module)
     try:
-        machines = fleet_client(module.params).machines()
+        with closing(fleet_client(module.params)) as client:
+            machines = client.machines()
     except ClusterError as error:
         module.fail_json(msg=str(error))
     module.exit_json(
