@@ -17,7 +17,7 @@ import pytest
 from api_server import Server
 from memory_store import MACHINES, Behaviour, Cluster, MemoryStore
 
-from flotilla_fleet import __version__
+from flotilla_fleet import __version__, api
 from flotilla_fleet.ctl import session as ctl_session
 from flotilla_fleet.ctl import wait
 from flotilla_fleet.ctl.client import Client
@@ -211,7 +211,10 @@ def test_session_with_instances_and_globals(ctl: Ctl) -> None:
         "web@1.service\tf1000000.../10.78.0.11\tactive\trunning\n"
         "web@2.service\tf2000000.../10.78.0.12\tactive\trunning\n"
         "web@3.service\tf3000000.../10.78.0.13\tactive\trunning\n"
+        # Upstream has no row for what is on no machine.
+        "web@4.service\t-\t\t\t-\t-\tevery machine runs a unit it conflicts with\n"
     )
+    ctl.ok("unload", "web@4")  # and now all is as upstream's again
     assert ctl.ok("list-unit-files", "--no-legend") == (
         "glob.service\t3f7798c\tlaunched\t-\t\tglobal\n"
         "hello.service\t3585129\tlaunched\tlaunched\tf1000000.../10.78.0.11\n"
@@ -220,7 +223,7 @@ def test_session_with_instances_and_globals(ctl: Ctl) -> None:
         "web@1.service\t6225faf\tlaunched\tlaunched\tf1000000.../10.78.0.11\n"
         "web@2.service\t6225faf\tlaunched\tlaunched\tf2000000.../10.78.0.12\n"
         "web@3.service\t6225faf\tlaunched\tlaunched\tf3000000.../10.78.0.13\n"
-        "web@4.service\t6225faf\tlaunched\tinactive\t-\n"
+        "web@4.service\t6225faf\tinactive\tinactive\t-\n"
     )
     assert sorted(ctl.ok("start", "meta.service", "shortid.service").splitlines()) == [
         "Unit meta.service launched on f2000000.../10.78.0.12",
@@ -268,9 +271,7 @@ def test_session_with_instances_and_globals(ctl: Ctl) -> None:
         "Warning: can not replace Unit(hello.service) in state 'launched', use the appropriate command\n",
     )
     assert ctl("restart", "hello.service") == Result(
-        0,
-        "Unit hello.service loaded on f1000000.../10.78.0.11\nUnit hello.service launched on f1000000.../10.78.0.11\n",
-        "Unit hello.service was restarted.\n",
+        0, "Unit hello.service launched on f1000000.../10.78.0.11\n", "Unit hello.service was restarted.\n"
     )
     assert ctl("stop", "--no-block", "hello.service") == Result(
         0, "Triggered unit hello.service stop\n", "Successfully stopped units [hello.service].\n"
@@ -711,7 +712,17 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_status_through_ssh(ctl: Ctl, programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def upstream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server knows as little of asking machines as upstream's: its answer to such paths is recorded so."""
+
+    async def unknown(*_arguments: object) -> None:
+        raise api.ApiError(404)
+
+    monkeypatch.setattr(api.Api, "_ask", unknown)
+
+
+def test_status_through_ssh(ctl: Ctl, programs: Path, upstream: None, monkeypatch: pytest.MonkeyPatch) -> None:
     ctl.ok("start", "hello.service")
     monkeypatch.setenv("FAKE_STATUS", "3")
     result = ctl("status", "--ssh-port=2222", "hello")
@@ -722,7 +733,7 @@ def test_status_through_ssh(ctl: Ctl, programs: Path, monkeypatch: pytest.Monkey
     ]
 
 
-def test_flags_of_ssh(ctl: Ctl, programs: Path) -> None:
+def test_flags_of_ssh(ctl: Ctl, upstream: None, programs: Path) -> None:
     ctl.ok("start", "hello.service")
     flags = ["--ssh-username=core", "--ssh-timeout=3", "--strict-host-key-checking=false", "--known-hosts-file=/k"]
     assert ctl.ok(*flags, "journal", "-f", "--lines", "3", "--output=cat", "--sudo", "hello").splitlines() == [
@@ -732,7 +743,7 @@ def test_flags_of_ssh(ctl: Ctl, programs: Path) -> None:
     ]
 
 
-def test_on_this_machine_nothing_goes_over_ssh(ctl: Ctl, programs: Path, tmp_path: Path) -> None:
+def test_on_this_machine_nothing_goes_over_ssh(ctl: Ctl, upstream: None, programs: Path, tmp_path: Path) -> None:
     ctl.ok("start", "hello.service")
     (tmp_path / "machine-id").write_text(F1 + "\n")
     assert ctl.ok("journal", "hello").splitlines() == [
@@ -741,7 +752,9 @@ def test_on_this_machine_nothing_goes_over_ssh(ctl: Ctl, programs: Path, tmp_pat
     assert ctl.ok("ssh", "hello", "echo", "$((1 + 1))") == "2\n"
 
 
-def test_global_units_on_all_machines_in_turn_or_on_one(ctl: Ctl, programs: Path, tmp_path: Path) -> None:
+def test_global_units_on_all_machines_in_turn_or_on_one(
+    ctl: Ctl, upstream: None, programs: Path, tmp_path: Path
+) -> None:
     ctl.ok("start", "glob.service")
     ctl.settle(lambda: (F3, "glob.service") in ctl.store.published)
     (tmp_path / "machine-id").write_text(F2 + "\n")
@@ -761,6 +774,7 @@ def test_global_units_on_all_machines_in_turn_or_on_one(ctl: Ctl, programs: Path
         "glob.service@f1000000, glob.service@f2000000, glob.service@f3000000\n"
     )
     assert ctl.ok("restart", "glob").count("systemctl") == 3
+    assert ctl("restart", "glob.service@f3").out.splitlines()[-1] == "systemctl restart -- glob.service"
     ctl.ok("start", "hello.service")
     assert ctl("status", "hello.service@f3").err == f"Unit hello.service is not on machine {F3}.\n"
 
@@ -807,13 +821,13 @@ def test_a_tunnel_that_cannot_be_opened(ctl: Ctl, programs: Path) -> None:
     assert (result.status, result.err) == (1, "cannot open a tunnel to gate: ssh ended with status 255\n")
 
 
-def test_without_ssh(ctl: Ctl, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ssh(ctl: Ctl, upstream: None, monkeypatch: pytest.MonkeyPatch) -> None:
     ctl.ok("start", "hello.service")
     monkeypatch.setenv("PATH", "/nonexistent")
     assert ctl("status", "hello").err == "cannot run ssh: there is no such program on this machine\n"
 
 
-def test_places_that_are_gone(ctl: Ctl) -> None:
+def test_places_that_are_gone(ctl: Ctl, upstream: None) -> None:
     ctl.ok("start", "hello.service")
     ctl.store.present[F1] = Machine(F1)
     assert ctl("status", "hello").err.startswith(f"Machine {F1} has no address that fleet knows")

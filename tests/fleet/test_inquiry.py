@@ -89,7 +89,9 @@ async def test_a_machine_that_is_not_there(etcd: tuple[Etcd, Keys], monkeypatch:
             pass
 
 
-@pytest.mark.parametrize("question", [Question("restart", "u.service"), Question("journal", "u.service", 0, "cat", True)])
+@pytest.mark.parametrize(
+    "question", [Question("restart", "u.service"), Question("journal", "u.service", 0, "cat", follow=True)]
+)
 async def test_what_takes_long_is_not_taken_for_a_machine_that_is_gone(
     etcd: tuple[Etcd, Keys], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: Question
 ) -> None:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, flotilla.cluster contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""submit, load, start, stop, unload, destroy, restart: what changes units."""
+"""submit, load, start, stop, unload, destroy: what changes units."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def _wait(session: Session, goals: list[Goal]) -> list[Outcome]:
     return outcomes
 
 
-def _finish(session: Session, goals: list[Goal], verb: str) -> int:
+def finish(session: Session, goals: list[Goal], verb: str) -> int:
     """Wait, or with --no-block only say what was set going."""
     if session.options.on("no-block"):
         for goal in goals:
@@ -205,8 +205,8 @@ def _raise_to(session: Session, arguments: list[str], state: str, verb: str) -> 
         else:
             goals.append((Goal(plan.name, state, unit_hash(plan.options)), changes))
     if session.options.on("no-block"):
-        return _finish(session, [goal for goal, changes in goals if changes], verb)
-    return _finish(session, _unless_there(session, goals), verb)
+        return finish(session, [goal for goal, changes in goals if changes], verb)
+    return finish(session, _unless_there(session, goals), verb)
 
 
 def _unless_there(session: Session, goals: list[tuple[Goal, bool]]) -> list[Goal]:
@@ -232,7 +232,7 @@ def start(session: Session, arguments: list[str]) -> int:
     return _raise_to(session, arguments, "launched", "start")
 
 
-def _existing(session: Session, arguments: list[str]) -> list[Json]:
+def existing(session: Session, arguments: list[str]) -> list[Json]:
     """The units named, which must all exist."""
     _need_units(arguments)
     names = list(dict.fromkeys(mangle(argument) for argument in arguments))
@@ -243,12 +243,12 @@ def _existing(session: Session, arguments: list[str]) -> list[Json]:
     return [units[name] for name in names]
 
 
-def _set_state(session: Session, unit: Json, state: str) -> None:
+def set_state(session: Session, unit: Json, state: str) -> None:
     session.client.put_unit(unit["name"], {"name": unit["name"], "desiredState": state})
 
 
 def stop(session: Session, arguments: list[str]) -> int:
-    units = _existing(session, arguments)
+    units = existing(session, arguments)
     for unit in units:
         wanted = unit.get("desiredState") == "launched" or is_global(unit)
         if unit.get("currentState", "inactive") == "inactive" and not wanted:
@@ -256,10 +256,10 @@ def stop(session: Session, arguments: list[str]) -> int:
     goals, done = [], []
     for unit in units:
         if is_global(unit):
-            _set_state(session, unit, "loaded")
+            set_state(session, unit, "loaded")
             out(f"Triggered global unit {unit['name']} stop")
         elif unit.get("desiredState") == "launched" or unit.get("currentState") == "launched":
-            _set_state(session, unit, "loaded")
+            set_state(session, unit, "loaded")
             done.append(unit["name"])
             if unit.get("machineID"):  # one that was never placed has nothing to stop
                 goals.append(Goal(unit["name"], "loaded"))
@@ -268,10 +268,10 @@ def stop(session: Session, arguments: list[str]) -> int:
 
 def unload(session: Session, arguments: list[str]) -> int:
     goals = []
-    for unit in _existing(session, arguments):
+    for unit in existing(session, arguments):
         if unit.get("desiredState", "inactive") == "inactive" and unit.get("currentState", "inactive") == "inactive":
             continue
-        _set_state(session, unit, "inactive")
+        set_state(session, unit, "inactive")
         if is_global(unit):
             out(f"Triggered global unit {unit['name']} unload")
         else:
@@ -280,7 +280,7 @@ def unload(session: Session, arguments: list[str]) -> int:
 
 
 def _lowered(session: Session, goals: list[Goal], names: list[str], verb: str, done: str) -> int:
-    status = _finish(session, goals, verb)
+    status = finish(session, goals, verb)
     if status == 0 and names:
         err(f"Successfully {done} units [{' '.join(names)}].")
     return status
@@ -310,35 +310,3 @@ def destroy(session: Session, arguments: list[str]) -> int:
             err(outcome.text)
         return 1 if failed else 0
     return 0
-
-
-def restart(session: Session, arguments: list[str]) -> int:
-    """One after the other, so that instances of one service are never all down."""
-    units = _existing(session, arguments)
-    for unit in units:
-        if unit.get("desiredState") != "launched":
-            raise CtlError(
-                f"Unable to restart unit {unit['name']} in state {unit.get('desiredState', 'inactive')}: "
-                f"it is not started, use fleetctl start {unit['name']}"
-            )
-    for unit in units:
-        name = unit["name"]
-        if is_global(unit):
-            status = _restart_global(session, name)
-        else:
-            _set_state(session, unit, "loaded")
-            status = _finish(session, [Goal(name, "loaded")] if unit.get("machineID") else [], "stop")
-            if status == 0:
-                _set_state(session, unit, "launched")
-                status = _finish(session, [Goal(name, "launched")], "start")
-        if status:
-            return status
-        err(f"Unit {name} was restarted.")
-    return 0
-
-
-def _restart_global(session: Session, name: str) -> int:
-    """On each machine that has it, one after the other, by systemctl there."""
-    from .remote import each_machine
-
-    return each_machine(session, name, ["systemctl", "restart", name])

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
 import socket
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Generator, Iterator
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from .errors import CtlError, UsageError
@@ -20,10 +21,23 @@ from .wire import Connection, Response, WireError
 Json = dict[str, Any]
 
 PREFIX = "/fleet/v1"
+ASK_TIMEOUT = 20.0  # seconds for a machine to answer through fleetd, which itself gives it 10
+KEEPALIVE = 30  # seconds of silence on TCP after which the other end is asked for a sign of life
 STREAM_TIMEOUT = 45.0  # seconds of silence after which an event stream is lost; it beats every 15
 
 
-def _unix_socket(path: str, timeout: float) -> socket.socket:
+def _part(text: str) -> str:
+    """A name as one part of a path. What is no UTF-8 in it came so from the command line."""
+    return quote(text, safe="", errors="surrogateescape")
+
+
+def _message(body: Any) -> str:
+    """The words of an answer that is an error, or ""."""
+    error = body.get("error") if isinstance(body, dict) else None
+    return str(error.get("message", "")) if isinstance(error, dict) else ""
+
+
+def _unix_socket(path: str, timeout: float | None) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(timeout)
     try:
@@ -59,16 +73,23 @@ class Endpoint:
         if bool(cert_file) != bool(key_file):
             raise UsageError("--cert-file and --key-file must be given together")
 
-    def connection(self, timeout: float) -> Connection:
-        """A connection that is opened by its first request."""
+    def connection(self, timeout: float | None) -> Connection:
+        """A connection that is opened by its first request; without ``timeout`` (seconds) it waits for ever."""
         return Connection(lambda: self._socket(timeout), self.host or "localhost")
 
-    def _socket(self, timeout: float) -> socket.socket:
+    def _socket(self, timeout: float | None) -> socket.socket:
         if self.scheme == "unix":
             return _unix_socket(self.via or self.path, timeout)
         port = self.port or (443 if self.scheme == "https" else 80)
-        raw = _unix_socket(self.via, timeout) if self.via else socket.create_connection((self.host, port), timeout)
+        raw = _unix_socket(self.via, timeout) if self.via else self._tcp_socket(port, timeout)
         return raw if self.scheme == "http" else self._encrypted(raw)
+
+    def _tcp_socket(self, port: int, timeout: float | None) -> socket.socket:
+        raw = socket.create_connection((self.host, port), timeout)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
+            raw.setsockopt(socket.IPPROTO_TCP, option, KEEPALIVE)
+        return raw
 
     def _encrypted(self, raw: socket.socket) -> socket.socket:
         import ssl  # only here: it takes long to load
@@ -89,7 +110,7 @@ class Endpoint:
             raw.close()
             raise
 
-    def explain(self, exc: Exception, timeout: float) -> CtlError:
+    def explain(self, exc: Exception, timeout: float | None) -> CtlError:
         """Why no answer came, in one sentence."""
         where = self.path if self.scheme == "unix" else self.url
         if isinstance(exc, PermissionError):
@@ -105,7 +126,7 @@ class Endpoint:
         elif isinstance(exc, ConnectionRefusedError):
             text = f"nothing listens on {where}: is fleetd running (systemctl status fleet)?"
         elif isinstance(exc, TimeoutError):
-            text = f"fleetd at {where} did not answer within {timeout:g} s (--request-timeout)"
+            text = f"fleetd at {where} did not answer within {timeout or 0:g} s (--request-timeout)"
         elif isinstance(exc, socket.gaierror):
             text = f"cannot find the host {self.host} of --endpoint {where}: {exc.strerror}"
         elif type(exc).__name__ == "SSLCertVerificationError":
@@ -140,6 +161,13 @@ class Stream:
         self._connection.close()
 
 
+class Answer(NamedTuple):
+    """What a machine says of a unit; ``code`` is the exit status of what it ran there."""
+
+    text: str
+    code: int
+
+
 class Client:
     """Requests to one endpoint. Every method raises :class:`CtlError` when it cannot be done."""
 
@@ -157,23 +185,117 @@ class Client:
     def machines(self) -> list[Json]:
         return list(self._pages("/machines", "machines"))
 
-    def units(self) -> list[Json]:
-        return list(self._pages("/units", "units"))
+    def units(self, **query: str) -> list[Json]:
+        """``query`` may be what only our server knows (any other gives all units): ``namePrefix``, and ``withReason=1``
+        for the wanted units that have no machine or a reason to tell."""
+        return list(self._pages("/units", "units", query))
 
     def unit(self, name: str) -> Json | None:
-        status, body = self._request("GET", f"/units/{quote(name, safe='')}", missing=True)
+        status, body = self._request("GET", f"/units/{_part(name)}", missing=True)
         return None if status == 404 else body
 
-    def states(self, unit: str = "") -> list[Json]:
-        return list(self._pages("/state", "states", {"unitName": unit} if unit else {}))
+    def states(self, unit: str = "", machine: str = "") -> list[Json]:
+        query = {"unitName": unit, "machineID": machine}
+        return list(self._pages("/state", "states", {key: value for key, value in query.items() if value}))
 
     def put_unit(self, name: str, body: Json) -> None:
-        self._request("PUT", f"/units/{quote(name, safe='')}", body)
+        self._request("PUT", f"/units/{_part(name)}", body)
 
     def delete_unit(self, name: str) -> bool:
         """False when there is no such unit."""
-        status, _body = self._request("DELETE", f"/units/{quote(name, safe='')}", missing=True)
+        status, _body = self._request("DELETE", f"/units/{_part(name)}", missing=True)
         return status != 404
+
+    def patch_metadata(self, machine: str, changes: dict[str, str]) -> None:
+        """Set metadata of a machine; "" takes a key away."""
+        operations = []
+        for key, value in changes.items():
+            operation = {"op": "add", "value": value} if value else {"op": "remove"}
+            operations.append({**operation, "path": f"/{machine}/metadata/{key}"})
+        self._request("PATCH", "/machines", operations)
+
+    def set_drain(self, machine: str, draining: bool) -> None:
+        method = "POST" if draining else "DELETE"
+        status, body = self._request(method, f"/machines/{_part(machine)}/drain", missing=True)
+        if status == 404:
+            raise self._missing(body, "drain machines")
+
+    def rebalance(self, most: int, apply: bool) -> list[Json]:
+        """Moves as ``name``, ``source`` and ``target``; with ``apply`` they are asked for."""
+        status, body = self._request("POST" if apply else "GET", f"/rebalance?most={most}", missing=True)
+        if status == 404:
+            raise self._missing(body, "rebalance")
+        return list(body.get("moves", ()))
+
+    @staticmethod
+    def _missing(body: Json, what: str) -> CtlError:
+        """The error of an answer 404, which upstream's fleetd gives without words."""
+        return CtlError(_message(body) or f"this fleetd cannot {what}: it has no such resource")
+
+    # what machines say of units
+
+    def ask(self, what: str, unit: str, machine: str, timeout: float | None, **query: str) -> Answer | None:
+        """The machine's ``status``, ``journal`` or ``restart`` of a unit; None when the server cannot ask."""
+        connection, response = self._ask(what, unit, machine, timeout, query)
+        try:
+            text = response.read()
+        except (OSError, WireError) as exc:
+            raise self.endpoint.explain(exc, timeout) from None
+        finally:
+            connection.close()
+        if self._cannot_ask(response.status, text):
+            return None
+        if response.status != 200:
+            self._answer(response.status, text, missing=False)
+        code = response.headers.get("x-exit-status", "0")
+        return Answer(text.decode("utf-8", "replace"), int(code) if code.isdecimal() else 1)
+
+    def follow(self, unit: str, machine: str, **query: str) -> Generator[str, None, None] | None:
+        """The journal of a unit as it grows, until the server ends it; None when the server cannot ask."""
+        connection, response = self._ask("journal", unit, machine, self.timeout, {**query, "follow": "1"})
+        if response.status == 200:
+            connection.wait_for_ever()
+            return self._followed(connection, response)
+        try:
+            text = response.read()
+        except (OSError, WireError) as exc:
+            raise self.endpoint.explain(exc, self.timeout) from None
+        finally:
+            connection.close()
+        if not self._cannot_ask(response.status, text):
+            self._answer(response.status, text, missing=False)
+        return None
+
+    def _ask(
+        self, what: str, unit: str, machine: str, timeout: float | None, query: dict[str, str]
+    ) -> tuple[Connection, Response]:
+        method = "POST" if what == "restart" else "GET"
+        path = f"{PREFIX}/units/{_part(unit)}/{what}?{urlencode({'machineID': machine, **query})}"
+        self._debug_line(f"{method} {self.endpoint.url} {path}")
+        connection = self.endpoint.connection(timeout)
+        try:
+            return connection, connection.request(method, path, None, {})
+        except (OSError, WireError) as exc:
+            connection.close()
+            raise self.endpoint.explain(exc, timeout) from None
+
+    @staticmethod
+    def _followed(connection: Connection, response: Response) -> Generator[str, None, None]:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        try:
+            with contextlib.suppress(OSError, WireError):
+                for piece in response.pieces():
+                    yield decoder.decode(piece)
+        finally:
+            connection.close()
+
+    @staticmethod
+    def _cannot_ask(status: int, text: bytes) -> bool:
+        """Upstream's fleetd says nothing but 404 of paths that it does not know."""
+        try:
+            return status == 404 and not _message(json.loads(text))
+        except ValueError:
+            return False
 
     def events(self) -> Stream | None:
         """A stream of changes on a connection of its own; None when the server has none."""
@@ -219,17 +341,19 @@ class Client:
             self._connection.close()
         return response.status, text
 
-    def _request(self, method: str, path: str, body: Json | None = None, missing: bool = False) -> tuple[int, Json]:
-        raw = None if body is None else json.dumps(body).encode()
+    def _debug_line(self, text: str) -> None:
         if self._debug:
-            print(f"DEBUG {method} {self.endpoint.url} {PREFIX}{path}", file=sys.stderr)
+            print(f"DEBUG {text}", file=sys.stderr)
+
+    def _request(self, method: str, path: str, body: Any = None, missing: bool = False) -> tuple[int, Json]:
+        raw = None if body is None else json.dumps(body).encode()
+        self._debug_line(f"{method} {self.endpoint.url} {PREFIX}{path}")
         try:
             status, text = self._send(method, path, raw)
         except (OSError, WireError) as exc:
             self.close()
             raise self.endpoint.explain(exc, self.timeout) from None
-        if self._debug:
-            print(f"DEBUG {status} {len(text)} bytes", file=sys.stderr)
+        self._debug_line(f"{status} {len(text)} bytes")
         return self._answer(status, text, missing)
 
     def _answer(self, status: int, text: bytes, missing: bool) -> tuple[int, Json]:
@@ -241,8 +365,7 @@ class Client:
             raise CtlError(f"what answers at {self.endpoint.url} is not fleetd (status {status}, no JSON)")
         if status < 300 or (missing and status == 404):
             return status, body
-        error = body.get("error")
-        message = error.get("message", "") if isinstance(error, dict) else ""
+        message = _message(body)
         if status == 503:
             raise CtlError(f"fleetd cannot do this now: {message or 'it gave no reason'}")
         raise CtlError(message or f"fleetd answered {status} without a reason; its log may tell")

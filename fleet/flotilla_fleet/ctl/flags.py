@@ -19,9 +19,10 @@ _FALSE = ("0", "f", "false", "no", "off")
 
 class Flag:
     """One flag: its default tells its type. ``alias`` is another long name, ``hidden`` keeps it
-    out of the help text."""
+    out of the help text. ``choices`` are the only values; ``completes`` is what the shell offers
+    beside them: ``file``, ``machine``, ``unit``, or words with commas between them, for a list of these."""
 
-    __slots__ = ("alias", "default", "hidden", "name", "short", "text")
+    __slots__ = ("alias", "choices", "completes", "default", "hidden", "name", "short", "text")
 
     def __init__(
         self,
@@ -30,12 +31,16 @@ class Flag:
         text: str = "",
         short: str = "",
         alias: str = "",
+        choices: tuple[str, ...] = (),
+        completes: str = "",
     ) -> None:
         self.name = name
         self.default = default
         self.text = text
         self.short = short
         self.alias = alias
+        self.choices = choices
+        self.completes = completes
         self.hidden = not text
 
     def read(self, text: str, where: str) -> str | int | float | bool:
@@ -47,6 +52,8 @@ class Flag:
             if text.lower() in _FALSE:
                 return False
             raise UsageError(f"{where} is {text!r}, not true or false")
+        if self.choices and text not in self.choices:
+            raise UsageError(f"{where} is {text!r}, not {' or '.join(self.choices)}")
         try:
             return kind(text)
         except ValueError:
@@ -103,6 +110,12 @@ class Parser:
                 self._long[flag.alias] = flag
             if flag.short:
                 self._short[flag.short] = flag
+
+    def flag_of(self, word: str) -> Flag | None:
+        """The flag whose value would be the next word after this one, or None."""
+        long = word.startswith("--")
+        flag = self._long.get(word[2:]) if long else self._short.get(word[-1:]) if word.startswith("-") else None
+        return None if flag is None or isinstance(flag.default, bool) else flag
 
     def parse(self, words: list[str], options: Options, interspersed: bool = True) -> list[str]:
         """Put the values found into ``options`` and return the other words.

@@ -1,24 +1,30 @@
 # Copyright (c) 2026, flotilla.cluster contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""status, journal, ssh: what is done on a machine, here or through the user's own ssh program.
+"""status, journal, ssh: what is done on a machine.
 
-ssh's configuration, agent and known hosts are used as they are; the flags only add to them.
+status, journal and restart go through fleetd, which asks the machine. Where it cannot (upstream's), or with ``--ssh``,
+they are run here or through the user's own ssh program: its configuration, agent and known hosts are used as they are,
+the flags only add to them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..unitname import REMOVED_TYPES, UNIT_TYPES
-from .client import Endpoint
+from .client import ASK_TIMEOUT, Answer, Endpoint
 from .errors import CtlError, UsageError
 from .flags import Options
 from .session import Session, err, local_machine_id, mangle
@@ -139,6 +145,17 @@ def run_on(session: Session, machine: Json, words: list[str]) -> int:
     return _call(Ssh.from_options(session.options).command(_address(machine), [shlex.join(words)]), keep_input=False)
 
 
+def _captured(session: Session, machine: Json, words: list[str]) -> Answer:
+    """As :func:`run_on`, with the output as text."""
+    if machine["id"] != local_machine_id():
+        words = Ssh.from_options(session.options).command(_address(machine), [shlex.join(words)])
+    try:
+        done = subprocess.run(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
+    except FileNotFoundError:
+        raise _no_program(words) from None
+    return Answer(done.stdout.decode("utf-8", "replace"), done.returncode)
+
+
 def _address(machine: Json) -> str:
     address = machine.get("primaryIP", "")
     if not address:
@@ -162,53 +179,143 @@ def _machine_ids(session: Session, unit: Json) -> list[str]:
     return [state["machineID"] for state in session.client.states(unit["name"]) if state.get("machineID")]
 
 
-def machines_of(session: Session, argument: str) -> tuple[str, list[Json]]:
-    """The unit that an argument names, and the machines that it is on."""
+class Found(NamedTuple):
+    """The unit that an argument names, and the machines that it is on or, with unit@machine, the one named."""
+
+    unit: Json
+    machines: list[Json]
+
+    @property
+    def name(self) -> str:
+        return str(self.unit["name"])
+
+
+def find(session: Session, argument: str) -> Json:
+    """The unit of ``unit`` or ``unit@machine``, by its name or the beginning of it."""
     name, place = split_place(argument)
-    unit = session.client.unit(name)
+    unit = session.find_unit(name if place else argument)
     if unit is None:
         raise CtlError(f"Unit {name} does not exist.")
+    return unit
+
+
+def machines_of(session: Session, argument: str) -> Found:
+    return _places(session, find(session, argument), split_place(argument)[1])
+
+
+def _places(session: Session, unit: Json, place: str) -> Found:
+    name, reason = unit["name"], unit.get("reason", "")
+    because = f": {reason}" if reason else ""
     ids = _machine_ids(session, unit)
     if place:
-        machine = session.find_machine(place)
-        if machine is None:
-            raise CtlError(f"There is no machine {place}: see fleetctl list-machines")
+        machine = session.machine(place)
         if machine["id"] not in ids:
             raise CtlError(f"Unit {name} is not on machine {machine['id']}.")
-        return name, [machine]
+        return Found(unit, [machine])
     if not ids:
-        reason = unit.get("reason", "")
-        raise CtlError(f"Unit {name} does not appear to be loaded" + (f": {reason}" if reason else "."))
+        raise CtlError(f"Unit {name} does not appear to be loaded" + (because or "."))
     known = session.machines()
     gone = [machine_id for machine_id in ids if machine_id not in known]
     if gone:
-        raise CtlError(f"Machine {gone[0]}, which unit {name} is on, is not present any more")
-    return name, [known[machine_id] for machine_id in ids]
+        raise CtlError(f"Machine {gone[0]}, which unit {name} is on, is not present any more{because}")
+    return Found(unit, [known[machine_id] for machine_id in ids])
 
 
-def each_machine(session: Session, argument: str, words: list[str]) -> int:
-    """Run a command on every machine of a unit, in turn; the first status that is not 0 is returned."""
-    name, machines = machines_of(session, argument)
+# -- asking machines -----------------------------------------------------------
+
+
+class Errand(NamedTuple):
+    """One thing to do on machines: how fleetd is asked for it, and the words that do it over ssh.
+
+    ``timeout`` is in seconds, None for as long as it takes.
+    """
+
+    what: str
+    words: list[str]
+    timeout: float | None
+    query: Mapping[str, str] = MappingProxyType({})
+
+
+def send(session: Session, errand: Errand, unit: str, machine: Json) -> Answer | None:
+    """Through fleetd; None when it has to go over ssh."""
+    if session.options.on("ssh") or not session.asks:
+        return None
+    answer = session.client.ask(errand.what, unit, machine["id"], errand.timeout, **errand.query)
+    session.asks = answer is not None
+    return answer
+
+
+def _do(session: Session, errand: Errand, unit: str, machine: Json) -> int:
+    answer = send(session, errand, unit, machine)
+    if answer is None:
+        return run_on(session, machine, errand.words)
+    sys.stdout.write(answer.text)
+    sys.stdout.flush()
+    return answer.code
+
+
+def each_machine(session: Session, found: Found, errand: Errand, until_failure: bool = False) -> int:
+    """Do it on every machine in turn; the last status that is not 0 is returned."""
     result = 0
-    for machine in machines:
-        if len(machines) > 1:
-            err(f"==> {name} on {session.machine_legend(machine['id'])}")
-        result = run_on(session, machine, words) or result
+    for machine in found.machines:
+        if len(found.machines) > 1:
+            err(f"==> {found.name} on {session.machine_legend(machine['id'])}")
+        result = _do(session, errand, found.name, machine) or result
+        if result and until_failure:
+            break
     return result
 
 
 # -- commands ------------------------------------------------------------------
 
 
+def _status_errand(session: Session, name: str) -> Errand:
+    words = ["systemctl", "status", "--no-pager", "-l", "--", name]
+    return Errand("status", words, max(session.client.timeout, ASK_TIMEOUT))
+
+
 def status(session: Session, arguments: list[str]) -> int:
     if not arguments:
         raise UsageError("No units given")
+    if session.options.text("format") == "json":
+        return _status_json(session, arguments)
     result = 0
     for index, argument in enumerate(arguments):
         if index:
             print(flush=True)
-        words = ["systemctl", "status", "--no-pager", "-l", "--", split_place(argument)[0]]
-        result = each_machine(session, argument, words) or result
+        found = machines_of(session, argument)
+        if found.unit.get("reason"):
+            err(f"Unit {found.name}: {found.unit['reason']}")
+        result = each_machine(session, found, _status_errand(session, found.name)) or result
+    return result
+
+
+def _status_json(session: Session, arguments: list[str]) -> int:
+    """One record for each unit and machine; one without a machine for a unit that is on none."""
+    from .table import to_json
+
+    records: list[Json] = []
+    result = 0
+    for argument in arguments:
+        unit, place = find(session, argument), split_place(argument)[1]
+        states = {state.get("machineID"): state for state in session.client.states(unit["name"])}
+        base = {"unit": unit["name"], "dstate": unit.get("desiredState"), "reason": unit.get("reason") or None}
+        if not place and not _machine_ids(session, unit):
+            nothing = dict.fromkeys(("machine", "load", "active", "sub", "exit_status", "output"))
+            records.append({**base, **nothing})
+            result = result or 1
+            continue
+        for machine in _places(session, unit, place).machines:
+            answer = send(session, _status_errand(session, unit["name"]), unit["name"], machine)
+            if answer is None:
+                answer = _captured(session, machine, _status_errand(session, unit["name"]).words)
+            state = states.get(machine["id"], {})
+            told = {key: state.get(f"systemd{key.capitalize()}State") for key in ("load", "active", "sub")}
+            records.append(
+                {**base, "machine": machine["id"], **told, "exit_status": answer.code, "output": answer.text}
+            )
+            result = answer.code or result
+    sys.stdout.write(to_json(records))
     return result
 
 
@@ -216,18 +323,38 @@ def journal(session: Session, arguments: list[str]) -> int:
     if len(arguments) != 1:
         raise UsageError("One unit file must be provided.")
     options = session.options
-    name, machines = machines_of(session, arguments[0])
+    found = machines_of(session, arguments[0])
     follow = options.on("follow")
-    if follow and len(machines) > 1:
-        places = ", ".join(f"{name}@{machine['id'][:8]}" for machine in machines)
-        raise CtlError(f"Unit {name} is on {len(machines)} machines, follow one of them: {places}")
-    words = ["journalctl", "--unit", name, "--no-pager", "-n", str(options.number("lines"))]
+    if follow and len(found.machines) > 1:
+        raise CtlError(f"Unit {found.name} is on {len(found.machines)} machines, follow one of them: {_each(found)}")
+    words = ["journalctl", "--unit", found.name, "--no-pager", "-n", str(options.number("lines"))]
     words += ["-o", options.text("output")]
     if follow:
         words.append("-f")
     if options.on("sudo"):
         words.insert(0, "sudo")
-    return each_machine(session, arguments[0], words)
+    query = {"lines": str(options.number("lines")), "output": options.text("output")}
+    errand = Errand("journal", words, max(session.client.timeout, ASK_TIMEOUT), query)
+    if follow and not options.on("ssh"):
+        return _follow(session, found, errand)
+    return each_machine(session, found, errand)
+
+
+def _follow(session: Session, found: Found, errand: Errand) -> int:
+    """Until Ctrl-C; that the server ends it is an error."""
+    machine = found.machines[0]
+    pieces = session.client.follow(found.name, machine["id"], **errand.query)
+    if pieces is None:
+        return run_on(session, machine, errand.words)
+    with contextlib.closing(pieces):
+        for piece in pieces:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    raise CtlError(f"the journal of {found.name} broke off: fleetd at {session.client.endpoint.url} ended it")
+
+
+def _each(found: Found) -> str:
+    return ", ".join(f"{found.name}@{machine['id'][:8]}" for machine in found.machines)
 
 
 def _ssh_machine(session: Session, arguments: list[str]) -> tuple[Json, list[str]]:
@@ -236,10 +363,7 @@ def _ssh_machine(session: Session, arguments: list[str]) -> tuple[Json, list[str
     if by_machine and by_unit:
         raise UsageError("--machine and --unit cannot be used together")
     if by_machine:
-        machine = session.find_machine(by_machine)
-        if machine is None:
-            raise CtlError(f"There is no machine {by_machine}: see fleetctl list-machines")
-        return machine, arguments
+        return session.machine(by_machine), arguments
     if by_unit:
         return _only(session, by_unit), arguments
     if not arguments:
@@ -247,6 +371,8 @@ def _ssh_machine(session: Session, arguments: list[str]) -> tuple[Json, list[str
     place, rest = arguments[0], arguments[1:]
     machine = session.find_machine(place)
     unit = session.client.unit(split_place(place)[0])
+    if machine is None and unit is None:
+        unit = session.find_unit(split_place(place)[0] if split_place(place)[1] else place)
     if machine is not None and unit is not None:
         raise CtlError(f"{place} is a machine and a unit, say which with --machine or --unit")
     if machine is None and unit is None:
@@ -255,11 +381,10 @@ def _ssh_machine(session: Session, arguments: list[str]) -> tuple[Json, list[str
 
 
 def _only(session: Session, argument: str) -> Json:
-    name, machines = machines_of(session, argument)
-    if len(machines) > 1:
-        places = ", ".join(f"{name}@{machine['id'][:8]}" for machine in machines)
-        raise CtlError(f"Unit {name} is on {len(machines)} machines, name one: {places}")
-    return machines[0]
+    found = machines_of(session, argument)
+    if len(found.machines) > 1:
+        raise CtlError(f"Unit {found.name} is on {len(found.machines)} machines, name one: {_each(found)}")
+    return found.machines[0]
 
 
 def ssh(session: Session, arguments: list[str]) -> int:

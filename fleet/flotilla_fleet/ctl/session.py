@@ -16,6 +16,7 @@ from .flags import Options
 
 Json = dict[str, Any]
 
+CANDIDATES = 20  # names in the error about a name that is not the beginning of one only
 MACHINE_ID_FILE = "/etc/machine-id"
 
 
@@ -47,6 +48,8 @@ class Session:
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        self.asks = True
+        """Whether fleetd can ask machines for status, journal and restart, as far as is known."""
         self._client: Client | None = None
         self._machines: dict[str, Json] | None = None
         self._tunnel: Any = None
@@ -82,6 +85,10 @@ class Session:
             self._machines = {machine["id"]: machine for machine in self.client.machines()}
         return self._machines
 
+    def forget(self) -> None:
+        """Read again what has been read once."""
+        self._machines = None
+
     def machine_legend(self, machine_id: str, full: bool = False) -> str:
         """``f1000000.../10.78.0.11``; "-" for no machine."""
         if not machine_id:
@@ -92,13 +99,36 @@ class Session:
 
     def find_machine(self, text: str) -> Json | None:
         """The machine with this address or with an id that begins so; more than one is an error."""
+        if text in self.machines():
+            return self.machines()[text]
         found = [m for m in self.machines().values() if m["id"].startswith(text) or m.get("primaryIP") == text]
         if len(found) > 1:
             ids = ", ".join(sorted(m["id"] for m in found))
             raise CtlError(f"More than one machine has an id that begins with {text}: {ids}")
         return found[0] if found else None
 
+    def machine(self, text: str) -> Json:
+        """As :meth:`find_machine`, where none is an error too."""
+        found = self.find_machine(text)
+        if found is None:
+            raise CtlError(f"There is no machine {text}: see fleetctl list-machines")
+        return found
+
     # units
+
+    def find_unit(self, argument: str) -> Json | None:
+        """The unit that an argument names, or the only one whose name begins so; more than one is an error."""
+        unit = self.client.unit(mangle(argument))
+        start = os.path.basename(argument)
+        if unit is not None or not start:
+            return unit
+        # Servers that do not know the query give all units.
+        found = [unit for unit in self.client.units(namePrefix=start) if unit["name"].startswith(start)]
+        if len(found) > 1:
+            names = [unit["name"] for unit in found]
+            shown = ", ".join(names[:CANDIDATES]) + (f" and {len(names) - CANDIDATES} more" * (len(names) > CANDIDATES))
+            raise CtlError(f"More than one unit has a name that begins with {start}: {shown}")
+        return found[0] if found else None
 
     def units_by_name(self, names: list[str]) -> dict[str, Json]:
         """Those of the units that exist."""

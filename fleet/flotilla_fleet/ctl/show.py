@@ -1,7 +1,10 @@
 # Copyright (c) 2026, flotilla.cluster contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""list-machines, list-units, list-unit-files, cat."""
+"""list-machines, list-units, list-unit-files, cat.
+
+Each list is a function that reads the records anew and one that makes them text, so that ``--watch`` can repeat them.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import CtlError, UsageError
 from .session import Session, err, mangle, short_id
-from .table import render
+from .table import Column, Columns, fields_of, to_text
 
 if TYPE_CHECKING:
     from ..unitfile import UnitOption
 
 Json = dict[str, Any]
-Columns = dict[str, Callable[[Json, bool], str]]
+
+UNDECIDED = "no machine has been chosen yet"
 
 
 def options_of(unit: Json) -> list[UnitOption]:
@@ -36,39 +40,116 @@ def is_global(unit: Json) -> bool:
     return requirements(unit["name"], options_of(unit)).is_global
 
 
-def _print_table(session: Session, columns: Columns, records: list[Json]) -> int:
+def _plain(key: str) -> Column:
+    """A text of the API as it is; "-" or null when there is none."""
+    return Column(lambda record, _full: record.get(key) or "-", lambda record: record.get(key) or None)
+
+
+def _show(session: Session, columns: Columns, kinds: tuple[str, ...], read: Callable[[list[str]], list[Json]]) -> int:
+    """Print what ``read`` gives for the fields, which it may add to; again and again when it is to be watched."""
     options = session.options
-    fields = [field.strip() for field in options.text("fields").split(",")]
-    for field in fields:
-        if field not in columns:
-            raise UsageError(f'Invalid key in output format: "{field}" (there are {", ".join(columns)})')
-    rows = [[columns[field](record, options.on("full")) for field in fields] for record in records]
-    if not options.on("no-legend"):
-        rows.insert(0, [field.upper() for field in fields])
-    if rows:
-        sys.stdout.write(render(rows))
+    fields = fields_of(options, columns)
+
+    def text() -> str:
+        shown = list(fields)
+        records = read(shown)
+        return to_text(options, columns, shown, records, compact=options.on("watch"))
+
+    if options.on("watch"):
+        from .watch import watch
+
+        return watch(session, text, kinds)
+    sys.stdout.write(text())
     return 0
+
+
+# -- machines ------------------------------------------------------------------
+
+
+def metadata_text(machine: Json) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(machine.get("metadata", {}).items())) or "-"
+
+
+def _machine_state(machine: Json) -> str:
+    return "draining" if machine.get("draining") else "ready"
 
 
 def list_machines(session: Session, _arguments: list[str]) -> int:
     columns: Columns = {
-        "machine": lambda m, full: m["id"] if full else short_id(m["id"]),
-        "ip": lambda m, _full: m.get("primaryIP") or "-",
-        "metadata": lambda m, _full: ",".join(f"{k}={v}" for k, v in sorted(m.get("metadata", {}).items())) or "-",
+        "machine": Column(lambda m, full: m["id"] if full else short_id(m["id"]), lambda m: m["id"]),
+        "ip": _plain("primaryIP"),
+        "metadata": Column(lambda m, _full: metadata_text(m), lambda m: m.get("metadata", {})),
+        "state": Column(lambda m, _full: _machine_state(m), _machine_state),
     }
-    return _print_table(session, columns, session.client.machines())
+    return _show(session, columns, ("machine",), lambda _fields: session.client.machines())
+
+
+# -- states of units -----------------------------------------------------------
+
+
+def states_with_reasons(states: list[Json], units: list[Json]) -> list[Json]:
+    """States with the ``reason`` of their unit, and a record more for each wanted unit that no machine tells of.
+
+    ``units`` are those with a reason, or all. What a machine runs although the unit has no target (it is about to stop)
+    keeps its row and gets the reason.
+    """
+    reasons: dict[str, tuple[str, str]] = {}
+    for unit in units:
+        if unit.get("desiredState", "inactive") == "inactive":
+            continue
+        reason = unit.get("reason", "")
+        if not reason and not unit.get("machineID") and not is_global(unit):
+            reason = UNDECIDED
+        if reason:
+            reasons[unit["name"]] = reason, unit.get("machineID", "")
+    told = {state["name"] for state in states}
+    rows = [{**state, "reason": reasons[state["name"]][0]} if state["name"] in reasons else state for state in states]
+    rows += [
+        {"name": name, "machineID": machine, "reason": reason, "missing": True}
+        for name, (reason, machine) in reasons.items()
+        if name not in told
+    ]
+    return sorted(rows, key=lambda row: (row["name"], row.get("machineID", "")))
+
+
+def _unit_rows(session: Session, fields: list[str]) -> list[Json]:
+    """Rows of list-units; units that are on no machine only when the reason is shown or no field is asked for.
+
+    The column with the reason is added only when there is such a unit: a table of placed units is upstream's.
+    """
+    chosen = "fields" in session.options.given
+    states = session.client.states()
+    if chosen and "reason" not in fields:
+        return states
+    rows = states_with_reasons(states, session.client.units(withReason="1"))
+    if "reason" not in fields and any(row.get("missing") for row in rows):
+        fields.append("reason")
+    return rows
 
 
 def list_units(session: Session, _arguments: list[str]) -> int:
+    def digest(state: Json, full: bool) -> str:
+        return (state.get("hash", "") if full else state.get("hash", "")[:7]) or "-"
+
+    def reason(state: Json, _full: bool) -> str:
+        # Empty, not "-": the row of a placed unit then ends as upstream's.
+        return str(state.get("reason", ""))
+
     columns: Columns = {
-        "unit": lambda s, _full: s["name"],
-        "machine": lambda s, full: session.machine_legend(s.get("machineID", ""), full),
-        "load": lambda s, _full: s.get("systemdLoadState") or "-",
-        "active": lambda s, _full: s.get("systemdActiveState") or "-",
-        "sub": lambda s, _full: s.get("systemdSubState") or "-",
-        "hash": lambda s, full: (s.get("hash") if full else s.get("hash", "")[:7]) or "-",
+        "unit": _plain("name"),
+        "machine": Column(
+            lambda s, full: session.machine_legend(s.get("machineID", ""), full), lambda s: s.get("machineID") or None
+        ),
+        "load": _plain("systemdLoadState"),
+        "active": _plain("systemdActiveState"),
+        "sub": _plain("systemdSubState"),
+        "hash": Column(digest, lambda s: s.get("hash") or None),
+        "reason": Column(reason, lambda s: s.get("reason") or None),
     }
-    return _print_table(session, columns, session.client.states())
+    return _show(session, columns, ("unit", "target", "state", "machine"), lambda fields: _unit_rows(session, fields))
+
+
+# -- stored units --------------------------------------------------------------
 
 
 def _hash(unit: Json, full: bool) -> str:
@@ -78,30 +159,37 @@ def _hash(unit: Json, full: bool) -> str:
     return digest if full else digest[:7]
 
 
-def _description(unit: Json, _full: bool) -> str:
+def _description(unit: Json) -> str:
     found = [o.value for o in options_of(unit) if (o.section, o.name) == ("Unit", "Description")]
-    return found[-1] if found and found[-1] else "-"
+    return found[-1] if found else ""
+
+
+def _current_state(unit: Json) -> str:
+    return "" if is_global(unit) else unit.get("currentState", "")
 
 
 def list_unit_files(session: Session, _arguments: list[str]) -> int:
     def target(unit: Json, full: bool) -> str:
         return "global" if is_global(unit) else session.machine_legend(unit.get("machineID", ""), full)
 
+    def target_id(unit: Json) -> str | None:
+        return "global" if is_global(unit) else unit.get("machineID") or None
+
     columns: Columns = {
-        "unit": lambda u, _full: u["name"],
-        "hash": _hash,
-        "dstate": lambda u, _full: u.get("desiredState") or "-",
-        "state": lambda u, _full: "-" if is_global(u) else u.get("currentState") or "-",
-        "target": target,
-        "tmachine": target,
-        "global": lambda u, _full: "true" if is_global(u) else "false",
-        "desc": _description,
-        "reason": lambda u, _full: u.get("reason") or "-",
+        "unit": _plain("name"),
+        "hash": Column(_hash, lambda u: _hash(u, True)),
+        "dstate": _plain("desiredState"),
+        "state": Column(lambda u, _full: _current_state(u) or "-", lambda u: _current_state(u) or None),
+        "target": Column(target, target_id),
+        "global": Column(lambda u, _full: "true" if is_global(u) else "false", is_global),
+        "desc": Column(lambda u, _full: _description(u) or "-", lambda u: _description(u) or None),
+        "reason": _plain("reason"),
     }
-    result = _print_table(session, columns, session.client.units())
     if "tmachine" in session.options.text("fields").split(","):
+        columns["tmachine"] = columns["target"]
         err('WARNING: The "tmachine" field is deprecated. Use "target" instead')
-    return result
+    kinds = ("unit", "target", "state", "machine")
+    return _show(session, columns, kinds, lambda _fields: session.client.units())
 
 
 def cat(session: Session, arguments: list[str]) -> int:
@@ -109,9 +197,10 @@ def cat(session: Session, arguments: list[str]) -> int:
 
     if len(arguments) != 1:
         raise UsageError("One unit file must be provided")
-    name = mangle(arguments[0])
-    unit = session.client.unit(name)
+    unit = session.find_unit(arguments[0])
     if unit is None:
-        raise CtlError(f"Unit {name} not found")
-    sys.stdout.write(serialize(options_of(unit)))
+        raise CtlError(f"Unit {mangle(arguments[0])} not found")
+    # The file's own bytes, whatever the terminal's character set is.
+    sys.stdout.flush()
+    sys.stdout.buffer.write(serialize(options_of(unit)).encode("utf-8", "surrogateescape"))
     return 0

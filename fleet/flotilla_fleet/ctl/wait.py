@@ -124,11 +124,11 @@ def _gone(name: str, unit: Json, states: list[Json]) -> Progress:
 
 
 class Events:
-    """The names in the server's event stream, read by a thread."""
+    """Kinds and names in the server's event stream, read by a thread."""
 
     def __init__(self, client: Client) -> None:
         self._stream = client.events()
-        self._names: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
         self.open = self._stream is not None
         self._pause = FIRST_LOOK
         self._thread = threading.Thread(target=self._read, daemon=True)
@@ -140,30 +140,47 @@ class Events:
         with contextlib.suppress(ValueError):  # no JSON: as good as lost
             for line in self._stream.lines():
                 if line.strip():
-                    self._names.put(str(json.loads(line).get("name", "")))
-        self._names.put(None)
+                    event = json.loads(line)
+                    self._events.put((str(event.get("kind", "")), str(event.get("name", ""))))
+        self._events.put(None)
 
     def wait(self, names: set[str], seconds: float) -> None:
         """Until something happens to one of the units, or there may be reason to look."""
         if not self.open:
             time.sleep(min(seconds, POLL))
             return
-        end = time.monotonic() + min(seconds, self._pause)
-        self._pause = LOOK
+        pause, self._pause = min(seconds, self._pause), LOOK
+        self._next(lambda _kind, name: name in names, pause, SETTLE if len(names) > MANY else 0)
+
+    def wait_for(self, kinds: tuple[str, ...], seconds: float, settle: float) -> bool:
+        """Until ``settle`` seconds after an event of one of these kinds; False when there was none in ``seconds``."""
+        return self._next(lambda kind, _name: kind in kinds, seconds, settle)
+
+    def pause(self, kinds: tuple[str, ...], seconds: float) -> None:
+        """Until there may be reason to look at what these events are about."""
+        if not self.open:
+            time.sleep(min(seconds, POLL))
+            return
+        pause, self._pause = min(seconds, self._pause), LOOK
+        self.wait_for(kinds, pause, SETTLE)
+
+    def _next(self, wanted: Callable[[str, str], bool], seconds: float, settle: float) -> bool:
+        end = time.monotonic() + seconds
         found = False
-        while (left := end - time.monotonic()) > 0 or not self._names.empty():
+        while (left := end - time.monotonic()) > 0 or not self._events.empty():
             try:
-                name = self._names.get(timeout=max(left, 0))
+                event = self._events.get(timeout=max(left, 0))
             except queue.Empty:
                 break
-            if name is None:
+            if event is None:
                 self.open = False
                 break
-            if name in names:
+            if wanted(*event):
                 # What comes right behind it is taken in the same look.
                 if not found:
-                    end = min(end, time.monotonic() + (SETTLE if len(names) > MANY else 0))
+                    end = min(end, time.monotonic() + settle)
                 found = True
+        return found
 
     def close(self) -> None:
         if self._stream is not None:

@@ -63,7 +63,7 @@ class Response:
             headers[name.strip().lower()] = value.strip()
         return headers
 
-    def _pieces(self) -> Iterator[bytes]:
+    def pieces(self) -> Iterator[bytes]:
         """The body as it comes."""
         if self._empty:
             return
@@ -104,12 +104,12 @@ class Response:
                 raise WireError("a chunk is longer than it says")
 
     def read(self) -> bytes:
-        return b"".join(self._pieces())
+        return b"".join(self.pieces())
 
     def lines(self) -> Iterator[bytes]:
         """Lines of the body as they come, without their ends."""
         rest = b""
-        for piece in self._pieces():
+        for piece in self.pieces():
             *whole, rest = (rest + piece).split(b"\n")
             yield from whole
 
@@ -139,6 +139,11 @@ class Connection:
         head = f"{method} {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in words.items())
         self._socket.sendall(head.encode("latin-1") + b"\r\n" + (body or b""))
         return Response(self._file, head=method == "HEAD")
+
+    def wait_for_ever(self) -> None:
+        """Silence is no error any more."""
+        if self._socket is not None:
+            self._socket.settimeout(None)
 
     def interrupt(self) -> None:
         """Wake a thread that reads from this connection: it finds that the answer broke off."""
