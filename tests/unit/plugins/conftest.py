@@ -20,8 +20,13 @@ MODULES = "ansible_collections.flotilla.cluster.plugins.modules"
 
 
 @pytest.fixture
-def run_module(capsys: pytest.CaptureFixture[str]) -> t.Callable[..., dict[str, t.Any]]:
+def run_module(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> t.Callable[..., dict[str, t.Any]]:
     """Runs a module of this collection in this process; returns what it prints."""
+    # Tests of the controller's plugins, if they ran before in this process, have made it a controller, whose modules
+    # print warnings instead of returning them.
+    monkeypatch.setattr("ansible.module_utils._internal.is_controller", False)
 
     def run(name: str, /, **arguments: t.Any) -> dict[str, t.Any]:
         module = importlib.import_module(f"{MODULES}.{name}")
