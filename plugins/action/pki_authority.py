@@ -53,7 +53,16 @@ class Authorities:
         encryption = {"cipher": "auto", "passphrase": self._passphrase} if self._passphrase else {}
         self._runner.call(
             "community.crypto.openssl_privatekey",
-            {"path": key, "type": "ECC", "curve": "secp256r1", "mode": "0600", **encryption},
+            {
+                "path": key,
+                "type": "ECC",
+                "curve": "secp256r1",
+                # The older format derives the key from the passphrase with one round of MD5.
+                "format": "pkcs8",
+                "format_mismatch": "convert",
+                "mode": "0600",
+                **encryption,
+            },
         )
         request = self._runner.call(
             "community.crypto.openssl_csr_pipe",

@@ -537,7 +537,7 @@ def ensure_authorities(module: AnsibleModule, store: Store, now: datetime.dateti
             raise _pki.PkiError(
                 f"authority {name} ended on {_pki.valid_until(bundle[0]):%Y-%m-%d}: move its"
                 " certificate away on the controller, so that a new one is made, and allow the"
-                " replacement (replace_authorities)"
+                " replacement (replace_authorities, in role pki pki_replace_authorities)"
             )
         if present != content:
             _refuse_stranger(module, name, path, present, bundle)
@@ -558,7 +558,7 @@ def _refuse_stranger(module: AnsibleModule, name: str, path: str, present: bytes
         raise _pki.PkiError(
             f"{path} on this host is another authority {name} than the controller's: restore the"
             " directory of authorities that this cluster was made with, or allow the replacement"
-            " (replace_authorities) and accept that its members do not trust one another until all"
+            " (replace_authorities, in role pki pki_replace_authorities) and accept that its members do not trust one another until all"
             " have it"
         )
 

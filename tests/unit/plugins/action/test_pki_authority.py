@@ -86,7 +86,7 @@ def test_keys_are_for_their_owner_alone(run, folder):
 
 def test_a_passphrase_encrypts_the_keys(run, folder, request_pem):
     run(authorities=["etcd-client-ca"], passphrase="canary-passphrase")
-    assert b"ENCRYPTED" in (folder / "etcd-client-ca.key").read_bytes()
+    assert (folder / "etcd-client-ca.key").read_bytes().startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
     requests = {"core-01": [{"name": "etcd-client", "authority": "etcd-client-ca", "csr": request_pem}]}
     assert run(passphrase="canary-passphrase", requests=requests)["signed"]["core-01"]["etcd-client"]
     for wrong in ("", "canary-other"):
