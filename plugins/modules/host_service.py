@@ -424,7 +424,11 @@ def act(module: AnsibleModule, desired: plans.Desired, observed: plans.Observed,
             return system.look_at_units([name])[name] if plan.changed else before
         system.start_units(name, plan, before, max(1.0, deadline - time.monotonic()))
     except system.UnitError as error:
-        fail_unit(module, name, f"{error}.")
+        problem = f"{error}."
+    else:
+        problem = ""
+    if problem:
+        fail_unit(module, name, problem)
 
     after = system.look_at_units([name])[name] if plan.action != "none" else before
     if not plan.restart_due:
@@ -496,6 +500,7 @@ def main() -> None:
     # The whole of files and trees was secret up to here; from here on, only what is sensitive.
     module.no_log_values = spec.secrets(module.params)
     params, module.params = module.params, {**module.params, **spec.printable(module.params)}
+    result: dict[str, t.Any] = {}
     try:
         desired = spec.desired_from(params)
         if module.check_mode:
@@ -505,9 +510,14 @@ def main() -> None:
                 system.clean_up(desired)
                 result = make_it_so(module, desired)
     except (ValueError, system.HostError) as error:
-        module.fail_json(msg=str(error))
+        problem = str(error)
     except OSError as error:
-        module.fail_json(msg=f"{error.filename or params['name']}: {error.strerror or error}")
+        problem = f"{error.filename or params['name']}: {error.strerror or error}"
+    else:
+        problem = ""
+    # Outside of the handlers, so that Ansible adds no traceback to what is a sentence for the user.
+    if problem:
+        module.fail_json(msg=problem)
     module.exit_json(**result)
 
 
