@@ -558,8 +558,8 @@ def _refuse_stranger(module: AnsibleModule, name: str, path: str, present: bytes
         raise _pki.PkiError(
             f"{path} on this host is another authority {name} than the controller's: restore the"
             " directory of authorities that this cluster was made with, or allow the replacement"
-            " (replace_authorities, in role pki pki_replace_authorities) and accept that its members do not trust one another until all"
-            " have it"
+            " (replace_authorities, in role pki pki_replace_authorities) and accept that members do"
+            " not trust one another until all have it"
         )
 
 
