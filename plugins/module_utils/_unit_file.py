@@ -70,9 +70,7 @@ def _text_of(data: str | bytes) -> str:
         try:
             size = len(line_text.rstrip("\r").encode("utf-8"))
         except UnicodeEncodeError:
-            raise UnitFileError(
-                "the text holds half of a surrogate pair, which is not UTF-8 text", number
-            ) from None
+            raise UnitFileError("the text holds half of a surrogate pair, which is not UTF-8 text", number) from None
         if size >= LINE_MAX:
             raise UnitFileError(f"line too long (max {LINE_MAX} bytes)", number)
         if "\0" in line_text:
@@ -115,9 +113,7 @@ class _Reader:
         if not bracket:
             raise self.error(f"section header [{line} has no closing ]", start)
         if garbage.strip(_SPACE):
-            raise self.error(
-                f"found garbage after section name {name}: {quote(garbage.strip(_SPACE))}", start
-            )
+            raise self.error(f"found garbage after section name {name}: {quote(garbage.strip(_SPACE))}", start)
         return name
 
     def option(self, section: str) -> UnitOption:
@@ -126,9 +122,7 @@ class _Reader:
         name = self.text[start : equals if equals >= 0 else len(self.text)]
         if equals < 0 or "\n" in name or "\r" in name:
             found = name.splitlines()[0] if name else ""
-            raise self.error(
-                f"{quote(found[:60])} is neither a section, a comment nor a name=value pair", start
-            )
+            raise self.error(f"{quote(found[:60])} is neither a section, a comment nor a name=value pair", start)
         self.at = equals + 1
         return UnitOption(section, name.strip(_SPACE), self.value())
 
@@ -200,9 +194,7 @@ def serialize(options: Iterable[UnitOption]) -> str:
 
 def unit_hash(options: Iterable[UnitOption]) -> str:
     """SHA-1 of the unit file text as 40 hex digits: a name for the content, not a protection."""
-    return hashlib.sha1(
-        serialize(options).encode("utf-8", "surrogatepass"), usedforsecurity=False
-    ).hexdigest()
+    return hashlib.sha1(serialize(options).encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()
 
 
 def check_options(options: Iterable[UnitOption]) -> None:
@@ -215,9 +207,7 @@ def check_options(options: Iterable[UnitOption]) -> None:
     try:
         found = parse_unit(serialize(wanted))
     except UnitFileError as exc:
-        raise UnitFileError(
-            exc.message
-        ) from None  # a line number in a text that nobody wrote helps nobody
+        raise UnitFileError(exc.message) from None  # a line number in a text that nobody wrote helps nobody
     for index, option in enumerate(wanted):
         same = index < len(found) and (
             found[index].section == option.section
@@ -232,8 +222,7 @@ def check_options(options: Iterable[UnitOption]) -> None:
             )
     if len(found) != len(wanted):
         raise UnitFileError(
-            f"the value of option {quote(wanted[-1].name)} holds a newline that would start "
-            "another option"
+            f"the value of option {quote(wanted[-1].name)} holds a newline that would start another option"
         )
 
 
@@ -359,9 +348,7 @@ def _x_fleet(options: Iterable[UnitOption], name: str = "") -> dict[str, list[st
     for option in options:
         if option.section == SECTION:
             found = _split_quoted(option.value)
-            values.setdefault(option.name, []).extend(
-                [expand(v, name) or v for v in found] if name else found
-            )
+            values.setdefault(option.name, []).extend([expand(v, name) or v for v in found] if name else found)
     return values
 
 
@@ -419,9 +406,7 @@ def requirements(name: str, options: Iterable[UnitOption]) -> Requirements:
 def _check_ours(values: dict[str, list[str]]) -> None:
     for key, (reader, allowed) in _READERS.items():
         if values.get(key) and reader(_last(values, key)) is None:
-            raise UnitFileError(
-                f"{key} in section [{SECTION}] is {quote(_last(values, key))}, allowed are {allowed}"
-            )
+            raise UnitFileError(f"{key} in section [{SECTION}] is {quote(_last(values, key))}, allowed are {allowed}")
 
 
 def check_requirements(options: Iterable[UnitOption]) -> None:
@@ -432,9 +417,7 @@ def check_requirements(options: Iterable[UnitOption]) -> None:
     values = _x_fleet(options)
     for key in _MACHINE_ID + _PEERS:
         if "" in values.get(key, ()):
-            raise UnitFileError(
-                f"{key} in section [{SECTION}] has no value, give one or leave the line out"
-            )
+            raise UnitFileError(f"{key} in section [{SECTION}] has no value, give one or leave the line out")
     _check_ours(values)
     needs = _requirements(values)
     if needs.sticky and needs.is_global:
@@ -443,10 +426,7 @@ def check_requirements(options: Iterable[UnitOption]) -> None:
         for peer in needs.peers:
             for glob in globs:
                 if glob_match(glob, peer):
-                    raise UnitFileError(
-                        f"unresolvable requirements: peer {quote(peer)} "
-                        f"matches {what} {quote(glob)}"
-                    )
+                    raise UnitFileError(f"unresolvable requirements: peer {quote(peer)} matches {what} {quote(glob)}")
     given = {
         "MachineID": bool(needs.machine_id),
         "Global": needs.is_global,

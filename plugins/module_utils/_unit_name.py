@@ -30,9 +30,7 @@ UNIT_TYPES = (
 REMOVED_TYPES = ("busname", "snapshot")  # fleet 1.0 took them; systemd dropped them in 2015
 TEMPLATE_TYPES = ("path", "service", "socket", "target", "timer")
 
-_NAME_CHARACTERS = frozenset(
-    "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ:_.@\\-"
-)
+_NAME_CHARACTERS = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ:_.@\\-")
 
 _ESCAPES = {
     "\a": "\\a",
@@ -71,8 +69,7 @@ def quote(text: str) -> str:
 def _validate_type(stem: str, suffix: str) -> None:
     if suffix in REMOVED_TYPES:
         raise UnitNameError(
-            f"unit type {quote(suffix)} no longer exists in systemd, "
-            f"use one of {', '.join(UNIT_TYPES)}"
+            f"unit type {quote(suffix)} no longer exists in systemd, use one of {', '.join(UNIT_TYPES)}"
         )
     if suffix not in UNIT_TYPES:
         raise UnitNameError(f"invalid unit type: {quote(suffix)}")
