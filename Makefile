@@ -26,9 +26,9 @@ ssh: ## open a shell on a local host (HOST=core-01), or run one command there (C
 	@python3 tools/hosts.py ssh --cluster local $(HOST) $${CMD:+"$$CMD"}
 
 ##@ Tests
-.PHONY: test lint pytest units sanity molecule
+.PHONY: test lint pytest units sanity integration molecule base apt-lists
 test: venv ## all of the stages below, up to the first that fails (KEEP_GOING=1: to the last)
-	@tools/stages.sh lint pytest units sanity molecule
+	@tools/stages.sh lint pytest units sanity integration molecule
 
 LINTERS := lint-python lint-types lint-yaml lint-ansible lint-docs
 .PHONY: $(LINTERS)
@@ -53,9 +53,7 @@ lint-docs:
 	$(BIN)/antsibull-changelog lint
 	$(BIN)/antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self .
 
-pytest: venv ## plain pytest: fleet, tools, roles' documentation, and the unit tests of modules
-	@# some tests run the distribution's etcd, which apt knows only once it has a list of packages
-	@ls /var/lib/apt/lists/*Packages* >/dev/null 2>&1 || apt-get -qq update
+pytest: venv apt-lists ## plain pytest: fleet, tools, roles' documentation, and the unit tests of plugins
 	$(BIN)/pytest
 
 units: venv ## ansible-test units: modules on the oldest Python here
@@ -64,10 +62,19 @@ units: venv ## ansible-test units: modules on the oldest Python here
 sanity: venv ## ansible-test sanity: every Python here
 	@$(BIN)/python tools/run_ansible_test.py sanity
 
-molecule: venv ## the Molecule scenario: a cluster of three made, checked, hurt and removed
-	@# once a machine, some minutes, which Ansible would not show
-	@python3 tools/hosts.py base
+integration: venv apt-lists base ## plain pytest with root's powers: modules on a real etcd and fleet, local hosts
+	$(BIN)/pytest tests/integration
+
+molecule: venv base ## the Molecule scenario: a cluster of three made, checked, hurt and removed
 	$(BIN)/molecule test --scenario-name default
+
+# once a machine, some minutes, which Ansible and pytest would not show
+base:
+	@python3 tools/hosts.py base
+
+# tests run the distribution's etcd, which apt knows only once it has a list of packages
+apt-lists:
+	@ls /var/lib/apt/lists/*Packages* >/dev/null 2>&1 || apt-get -qq update
 
 ##@ Measurements
 .PHONY: bench-up bench-failover
