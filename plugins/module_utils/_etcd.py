@@ -544,7 +544,9 @@ def _unavailable(path: str, failures: t.Mapping[str, ClusterError]) -> EtcdUnava
         f"{url}: {error.cause if isinstance(error, HttpError) else _words(error)}"
         for url, error in sorted(failures.items())
     )
-    fixes = {getattr(error, "fix", "") for error in failures.values()}
+    # a certificate that one refuses is the likely reason of what the others do
+    certain = [error.fix for error in failures.values() if isinstance(error, HttpError) and error.kind == "tls"]
+    fixes = set(certain[:1]) or {getattr(error, "fix", "") for error in failures.values()}
     fix = fixes.pop() if len(fixes) == 1 else "check that a majority of the members runs, and that the URLs are theirs"
     return EtcdUnavailable(f"no endpoint answered POST /v3{path} ({told}); {fix}")
 
@@ -592,6 +594,8 @@ def _fix(code: int, message: str) -> str:
         ("authentication failed", "correct username and password"),
         ("bad certificate", _GATEWAY_FIX),
         ("connection closed", _GATEWAY_FIX),
+        ("connection error", _GATEWAY_FIX),
+        ("SubConns", _GATEWAY_FIX),
         ("request is too large", "one value is larger than the members' --max-request-bytes; store less in it"),
         ("too many operations", "the members' --max-txn-ops is below its default of 128; raise it"),
         ("database space exceeded", "compact, defragment, and disarm the NOSPACE alarm, or raise the quota"),

@@ -579,6 +579,9 @@ def _closed(asked: str, cause: str) -> HttpError:
     fix = "check the log of the service there"
     if " http://" in asked:
         fix += ", and write https:// if it speaks TLS"
+    elif " https://" in asked:
+        # the alert that says so is lost when we are still writing
+        fix += ", and that it accepts client_cert"
     return HttpError(asked, cause, fix, kind="closed", sent=True)
 
 
@@ -657,7 +660,7 @@ def _explain_tls(asked: str, unverified: t.Any, low: t.Any, high: t.Any) -> Http
         cause = f"it refused the TLS connection ({_ssl_reason(low)})"
         fix = "client_cert and client_key must hold a valid certificate signed by an authority that it trusts"
         return HttpError(asked, cause, fix, kind="tls", sent=False)
-    if "EOF" in reason:
+    if "EOF" in reason or isinstance(low, ssl.SSLEOFError):
         return _closed(asked, "the TLS connection was closed before a whole answer had come")
     cause = f"the TLS connection failed ({_ssl_reason(low) if low is not None else printable(str(high))})"
     return HttpError(asked, cause, "check ca_cert, client_cert and client_key", kind="tls", sent=False)

@@ -184,6 +184,12 @@ def unverified(message: str) -> ssl.SSLCertVerificationError:
         (tls_error("WRONG_VERSION_NUMBER"), "tls", False, "does not speak TLS; correct the port, or use http://"),
         (tls_error("TLSV13_ALERT_CERTIFICATE_REQUIRED"), "tls", False, "it refused the TLS connection (tlsv13 alert"),
         (tls_error("UNEXPECTED_EOF_WHILE_READING"), "closed", True, "closed before a whole answer had come"),
+        (
+            ssl.SSLEOFError(8, "EOF occurred in violation of protocol"),
+            "closed",
+            True,
+            "and that it accepts client_cert",
+        ),
         (tls_error("SOMETHING_NEW"), "tls", False, "the TLS connection failed (something new)"),
         (
             unverified("certificate has expired"),
