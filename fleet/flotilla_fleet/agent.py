@@ -143,7 +143,7 @@ class Installer:
             await asyncio.sleep(GATHER)
             links, self._links = self._links, []
             disables, self._disables = self._disables, []
-            await self._each(self.manager.disable, [(name, future) for name, future in disables], finish=True)
+            await self._each(self.manager.disable, list(disables), finish=True)
             await self._each(self.manager.link, [(path, future) for path, _e, _r, future in links])
             await self._each(self.manager.enable, [(path, future) for path, enable, _r, future in links if enable])
             if any(reload for _p, _e, reload, future in links if not future.done()):
@@ -296,9 +296,12 @@ class Agent:
 
     async def _follow(self, revision: int) -> None:
         """Watch from a revision on; a broken stream goes on where it stopped."""
-        lost = 0.0
+        lost, broken = 0.0, False
         while True:
             try:
+                if broken:
+                    await self.etcd.confirm(self.keys.leader)
+                broken = True
                 async for batch in self.etcd.watch(self.keys.assign(self.machine_id), revision):
                     lost = 0.0
                     for change in batch:
@@ -420,6 +423,9 @@ class Agent:
                 return
             step = next_step(want, have)
             if step is Step.NOTHING:
+                return
+            if step is Step.INSTALL and have is None and self._lease is None:
+                # Not registered, perhaps because another machine has this id: on_lease comes back to it.
                 return
             log.info("unit %s: %s", name, step.value)
             if step is Step.INSTALL and want is not None:
@@ -638,8 +644,18 @@ class Agent:
         for name in self.local:
             self._touch(name)
         self._publish_news.set()
-        for name in list(self.errors):
+        for name in {*self.errors, *self.desired}:
             self._kick(name)
+
+    async def mend(self, lease: Lease) -> None:
+        """Write again what somebody else has overwritten or removed of this machine's states."""
+        listing = await self.etcd.prefix(self.keys.state(self.machine_id), keys_only=True)
+        found = {self.keys.split(kv.key)[2]: kv.lease for kv in listing.kvs}
+        for name in set(self.local) | set(found):
+            wanted = lease.id if name in self.local else None
+            if found.get(name) != wanted and name not in self._dirty:
+                log.warning("the state of %s in etcd is not what this machine wrote, and is written again", name)
+                self._touch(name)
 
     async def publish(self) -> None:
         """Write changed states to etcd, for ever."""

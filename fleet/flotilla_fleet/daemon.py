@@ -33,6 +33,7 @@ from .engine import Engine
 from .inquiry import AskingRegistry, Desk
 from .memory import Memory
 from .model import LAUNCHED, LOADED, Machine
+from .pin import Pin, accept
 from .presence import Presence, now, trusted_until
 from .registry import Keys
 from .systemd import ActiveState, Systemd, SystemdError
@@ -43,6 +44,7 @@ DRAIN_SECONDS = 240.0
 WATCHDOG_LEAST = 3.0
 """Seconds for which fleetd may not answer systemd, at the least; else half of what its lease lasts."""
 FIRST_PASSED_FD = 3
+NO_SYSTEMD = "has lost its connection to systemd"
 
 
 class StartError(Exception):
@@ -191,13 +193,16 @@ class Daemon:
             memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             cpus=float(os.cpu_count() or 1),
         )
+        self.pin = Pin(self.etcd, memory, config.etcd_key_prefix)
         self.registry = AskingRegistry(self.etcd, keys)
         self.systemd = Systemd(self._on_state, self._on_systemd_lost, user=config.systemd_user)
         self._systemd_lost = asyncio.Event()
         units = Path(config.units_directory)
         self.agent = Agent(self.machine.id, self.etcd, keys, self.systemd, units, memory, config.partition_grace)
         self.engine = Engine(self.etcd, keys, self.machine.id, config.engine_ttl, memory, config.partition_grace)
-        self.presence = Presence(self.etcd, keys, self.machine, config.machine_ttl, memory, self.agent.on_lease)
+        self.presence = Presence(
+            self.etcd, keys, self.machine, config.machine_ttl, memory, self.agent.on_lease, self.agent.mend
+        )
         self._stop = asyncio.Event()
 
     def _on_state(self, name: str, state: ActiveState) -> None:
@@ -205,6 +210,7 @@ class Daemon:
 
     def _on_systemd_lost(self) -> None:
         self.agent.systemd_is_up(False)
+        self.presence.tell_trouble(NO_SYSTEMD)
         self._systemd_lost.set()
 
     async def run(self) -> None:
@@ -215,6 +221,7 @@ class Daemon:
         jobs: list[Awaitable[Any]] = [
             self._keep_systemd(),
             self._feed_watchdog(),
+            self.pin.run(),
             self.presence.run(),
             self.agent.run(),
             self.agent.publish(),
@@ -236,6 +243,7 @@ class Daemon:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            self.pin.save()
             await runner.cleanup()
             await self.systemd.close()
             await self.etcd.close()
@@ -250,12 +258,14 @@ class Daemon:
                 await self.agent.refresh()
             except SystemdError as exc:
                 log.warning("%s; trying again", exc)
+                self.presence.tell_trouble(NO_SYSTEMD)
                 await self.systemd.close()
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 5.0)
                 continue
             delay = 0.2
             self.agent.systemd_is_up(True)
+            self.presence.tell_trouble("")
             await self._systemd_lost.wait()
             log.warning("lost the connection to systemd; units are left as they are until it is back")
 
@@ -280,7 +290,7 @@ class Daemon:
         if not sockets:
             await web.SockSite(runner, self._own_socket()).start()
         if self.config.listen:
-            host, _, port = self.config.listen.rpartition(":")
+            host, _colon, port = self.config.listen.rpartition(":")
             await web.TCPSite(runner, host.strip("[]"), int(port), ssl_context=server_tls(self.config)).start()
         return runner
 
@@ -345,6 +355,12 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="stop the OnPartition=stop units of a fleetd that hangs or cannot start (for ExecStopPost=), and exit",
     )
+    parser.add_argument(
+        "--accept-registry",
+        action="store_true",
+        help="let this machine, which froze because etcd is another one or in an older state, follow it as it is, "
+        "and exit: units that are not in it are stopped",
+    )
     parser.add_argument("-version", "--version", action="version", version=f"fleetd version {__version__}")
     return parser.parse_args(argv)
 
@@ -360,6 +376,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         configure_logging(config.verbosity)
         for warning in warnings:
             log.warning("%s: %s", options.config, warning)
+        if options.accept_registry:
+            accept(Memory(Path(config.state_directory)))
+            return 0
         if options.fence:
             memory = Memory(Path(config.state_directory))
             if must_fence(os.environ.get("SERVICE_RESULT", ""), trusted_until(memory), now()):

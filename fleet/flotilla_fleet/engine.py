@@ -32,6 +32,10 @@ GATHER = 0.01
 """Seconds in which changes that come together are planned together."""
 PAUSE = 0.05
 """Least seconds between two plans: a lone change is planned at once, a stream of them twenty times a second."""
+BRAKE_SECONDS = 300.0
+"""So long after most machines were lost, those that are left take over a part of their units only."""
+BRAKE_LEAST = 10
+"""Units that any machine may hold even then."""
 SHARE = 4
 """Planning takes at most one part in this many of the time, however large the cluster is."""
 
@@ -73,6 +77,17 @@ def write_of(change: Change, image: Image, epoch: int = 0) -> Write:
         compares.append(e.if_mod(move, image.mod(move)))
         operations.append(e.op_delete(move))
     return Write(change, tuple(compares), tuple(operations))
+
+
+def brake_of(known: int, lost: int, copies: int) -> int:
+    """Units that a machine may hold while it takes over those of lost ones; 0: as many as there are.
+
+    When more than half of the ``known`` machines are lost at once, it is more likely the network or etcd's own trouble
+    than their end, and all their work would crush who is left: a machine takes twice its share of all ``copies``.
+    """
+    if 2 * lost <= known:
+        return 0
+    return max(BRAKE_LEAST, 2 * -(-copies // known))
 
 
 def split_wide(change: Change, most: int) -> list[Change]:
@@ -131,6 +146,7 @@ class Engine:
         self.grace = grace
         self._lost: dict[str, float] = {}
         """When each machine was first seen to be missing, on the clock of leases."""
+        self._braking = False
         self.plans = 0
         self.writes = 0
 
@@ -157,15 +173,18 @@ class Engine:
             await self.etcd.lease_revoke(lease.id)
 
     async def _campaign(self) -> bool:
-        """Become leader, or wait until the present one is gone (False: try again)."""
+        """Become leader, or wait until the present one is gone (False: try again).
+
+        A record without a lease is none of an engine: it would never go, so it is written over.
+        """
         found = await self.etcd.range(self.keys.leader)
         holder = found.kvs[0] if found.kvs else None
-        if holder is not None and not self._is_ours(holder):
+        if holder is not None and holder.lease and not self._is_ours(holder):
             await self._await_vacancy(found.revision + 1)
             return False
         lease = await Lease.grant(self.etcd, self.ttl)
         nonce = secrets.token_hex(8)
-        self.memory.write("engine", {"nonce": nonce})
+        self.memory.keep("engine", {"nonce": nonce})
         record = json.dumps({"id": self.machine_id, "nonce": nonce}, sort_keys=True)
         result = await self.etcd.txn(
             [e.if_mod(self.keys.leader, holder.mod if holder else 0)], [e.op_put(self.keys.leader, record, lease.id)]
@@ -216,8 +235,12 @@ class Engine:
 
     async def _follow(self, revision: int) -> None:
         """Keep the image up to date; anything but a short break of the stream ends leading, which begins anew."""
+        broken = False
         while True:
             try:
+                if broken:
+                    await self.etcd.confirm(self.keys.leader)
+                broken = True
                 async for batch in self.etcd.watch(self.keys.prefix, revision):
                     for change in batch:
                         revision = max(revision, change.revision + 1)
@@ -257,7 +280,9 @@ class Engine:
             await asyncio.sleep(max(GATHER, rest - time.monotonic()))
             self._news.clear()
             begun = time.monotonic()
-            decided = plan(snapshot_of(self.image, self._waiting()))
+            moment = presence_now()
+            self._note_lost(moment)
+            decided = plan(snapshot_of(self.image, self._waiting(moment), self._brake(moment)))
             rest = max(begun + PAUSE, begun + SHARE * (time.monotonic() - begun))
             self.plans += 1
             if not decided:
@@ -271,24 +296,50 @@ class Engine:
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 3.0)
 
-    def _waiting(self) -> dict[str, str]:
+    def _note_lost(self, moment: float) -> None:
+        """Remember since when each machine that units are on is missing."""
+        wanted = {target.machine for target in self.image.targets.values()} - {""}
+        gone = {machine for machine in wanted if self.image.is_gone(machine)}
+        self._lost = {machine: self._lost.get(machine, moment) for machine in gone}
+
+    def _wake_in(self, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._news.set)
+
+    def _waiting(self, moment: float) -> dict[str, str]:
         """Units with ``OnPartition=stop`` whose machine was lost a moment ago: it may still be about to stop them."""
-        moment = presence_now()
-        present = self.image.presence
-        for machine in [machine for machine in self._lost if machine in present]:
-            del self._lost[machine]
         waiting, soonest = {}, 0.0
         for name, target in self.image.targets.items():
             unit = self.image.units.get(name)
-            if unit is None or not target.machine or target.machine in present or unit.needs.on_partition != "stop":
+            if unit is None or target.machine not in self._lost or unit.needs.on_partition != "stop":
                 continue
-            left = self._lost.setdefault(target.machine, moment) + self.grace - moment
+            left = self._lost[target.machine] + self.grace - moment
             if left > 0:
                 waiting[name] = f"waits until machine {target.machine}, which was lost, has surely stopped it"
                 soonest = min(soonest or left, left)
         if waiting:
-            asyncio.get_running_loop().call_later(soonest, self._news.set)
+            self._wake_in(soonest)
         return waiting
+
+    def _brake(self, moment: float) -> int:
+        """What :func:`brake_of` says of the machines that were lost lately."""
+        lately = [since for since in self._lost.values() if since + BRAKE_SECONDS > moment]
+        known = len(self.image.presence) + len(self._lost)
+        brake = brake_of(known, len(lately), len(self.image.assigns))
+        if brake:
+            self._wake_in(min(lately) + BRAKE_SECONDS - moment)
+        if bool(brake) != self._braking:
+            self._braking = bool(brake)
+            if brake:
+                log.warning(
+                    "%d of %d machines are lost: for %.0f s a machine takes over units only up to %d",
+                    len(lately),
+                    known,
+                    BRAKE_SECONDS,
+                    brake,
+                )
+            else:
+                log.info("enough machines are there again")
+        return brake
 
     async def _apply(self, changes: Sequence[Change]) -> None:
         most = e.MAX_TXN_OPS - 1

@@ -17,6 +17,7 @@ import json
 import logging
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,9 +30,18 @@ MAX_TXN_OPS = 128
 PAGE = 2000
 
 _UNAUTHENTICATED = 16
+_EXHAUSTED = 8
 _COMPACTED = 11
 _RETRY_ELSEWHERE = {4, 8, 14}
 """gRPC codes after which another member may answer: deadline exceeded, resource exhausted, unavailable."""
+FROZEN = (
+    "everything on this machine stays as it is; when this is the registry that it shall follow, "
+    "run fleetd --accept-registry there"
+)
+_NO_SPACE = (
+    "; etcd takes no writes until it has space again: free some (etcdctl compact, etcdctl defrag) or raise "
+    "--quota-backend-bytes, then etcdctl alarm disarm"
+)
 
 Json = dict[str, Any]
 
@@ -173,7 +183,8 @@ def _keep_tcp_alive(response: aiohttp.ClientResponse) -> None:
 class Etcd:
     """One connection pool to the members of one cluster.
 
-    ``endpoints`` are URLs; ``timeout`` is for one try at one endpoint, in seconds.
+    ``endpoints`` are URLs; ``timeout`` is for one try at one endpoint, in seconds. All tries of a call together take no
+    longer than twice that, however many endpoints there are.
     """
 
     def __init__(
@@ -198,6 +209,8 @@ class Etcd:
         """0 until the first answer, or set beforehand to the cluster that must answer."""
         self.revision = 0
         """The highest revision seen; an answer below it is an error."""
+        self.refusal = ""
+        """Why nothing may be asked at all, or ""."""
         self.requests = 0
         """Requests sent, for the metrics."""
 
@@ -225,13 +238,13 @@ class Etcd:
         answer = await self._call("/v3/auth/authenticate", {"name": self._username, "password": self._password})
         self._token = str(answer.get("token", ""))
 
-    async def _post(self, endpoint: str, path: str, body: Json) -> Json:
+    async def _post(self, endpoint: str, path: str, body: Json, seconds: float) -> Json:
         self.requests += 1
         async with self._client().post(
             endpoint + path,
             data=json.dumps(body, separators=(",", ":")),
             headers=self._headers(),
-            timeout=aiohttp.ClientTimeout(total=self._timeout),
+            timeout=aiohttp.ClientTimeout(total=seconds),
         ) as response:
             text = await response.text()
         return self._answer(endpoint, response.status, text)
@@ -251,42 +264,50 @@ class Etcd:
         code = int(answer.get("code") or answer.get("grpc_code") or -1)
         message = str(answer.get("message") or answer.get("error") or answer)
         kind = Compacted if code == _COMPACTED else EtcdError
-        return kind(f"{endpoint} says: {message}", code)
+        cure = _NO_SPACE if code == _EXHAUSTED and "space" in message else ""
+        return kind(f"{endpoint} says: {message}{cure}", code)
 
     def _check_header(self, endpoint: str, answer: Json, *, linearizable: bool) -> int:
-        header = answer.get("header") or {}
+        # A renewal of a lease is a stream, whose answers are wrapped.
+        header = answer.get("header") or answer.get("result", {}).get("header") or {}
         cluster = int(header.get("cluster_id", 0))
         revision = int(header.get("revision", 0))
         if cluster and not self.cluster_id:
             self.cluster_id = cluster
         if cluster and cluster != self.cluster_id:
             raise ForeignCluster(
-                f"{endpoint} belongs to etcd cluster {cluster:x}, this machine to {self.cluster_id:x}: "
-                "nothing is changed until that is cleared up"
+                f"{endpoint} belongs to etcd cluster {cluster:x}, this machine to {self.cluster_id:x}; {FROZEN}"
             )
-        if linearizable and revision:
-            if revision < self.revision:
-                raise ForeignCluster(
-                    f"{endpoint} is at revision {revision} after {self.revision} was seen: etcd went back in time "
-                    "(restored from a snapshot?); nothing is changed until that is cleared up"
-                )
-            self.revision = revision
+        if linearizable and revision and revision < self.revision:
+            raise ForeignCluster(
+                f"{endpoint} is at revision {revision} after {self.revision} was seen: etcd went back in time "
+                f"(restored from a snapshot?); {FROZEN}"
+            )
+        self.revision = max(self.revision, revision)
         return revision
+
+    def _refuse(self) -> None:
+        if self.refusal:
+            raise ForeignCluster(self.refusal)
 
     async def _call(self, path: str, body: Json, *, linearizable: bool = True) -> Json:
         """Ask the endpoints in turn until one answers; raises :class:`Unreachable` with the last reason."""
+        self._refuse()
         if self._username and not self._token and path != "/v3/auth/authenticate":
             await self._authenticate()
         last: Exception = Unreachable("no endpoint")
-        for index in self._order():
+        order = self._order()
+        end = time.monotonic() + 2 * self._timeout
+        for number, index in enumerate(order):
             endpoint = self._endpoints[index]
             before = self.revision
+            seconds = min(self._timeout, max(0.1, end - time.monotonic()) / (len(order) - number))
             try:
-                answer = await self._post(endpoint, path, body)
+                answer = await self._post(endpoint, path, body, seconds)
             except EtcdError as exc:
                 if exc.code == _UNAUTHENTICATED and self._username and path != "/v3/auth/authenticate":
                     await self._authenticate()
-                    answer = await self._post(endpoint, path, body)
+                    answer = await self._post(endpoint, path, body, seconds)
                 elif exc.code in _RETRY_ELSEWHERE or isinstance(exc, Unreachable):
                     last = exc
                     continue
@@ -309,8 +330,19 @@ class Etcd:
         result = await self.range(key)
         return result.kvs[0] if result.kvs else None
 
-    async def range(self, key: str, end: bytes = b"", limit: int = 0, revision: int = 0) -> RangeResult:
+    async def confirm(self, key: str) -> None:
+        """Raise :class:`ForeignCluster` when etcd is not the one that was read before, or is in an older state.
+
+        To be called before a watch goes on at a revision: etcd takes a watch from a revision that it has not reached.
+        """
+        await self.range(key)
+
+    async def range(
+        self, key: str, end: bytes = b"", limit: int = 0, revision: int = 0, keys_only: bool = False
+    ) -> RangeResult:
         body: Json = {"key": b64(key)}
+        if keys_only:
+            body["keys_only"] = True
         if end:
             body["range_end"] = b64(end)
         if limit:
@@ -321,14 +353,14 @@ class Etcd:
         header = int(answer["header"]["revision"])
         return RangeResult(header, tuple(_kv(raw) for raw in answer.get("kvs", ())))
 
-    async def prefix(self, prefix: str) -> RangeResult:
-        """All keys with the prefix at one revision, read in pages."""
+    async def prefix(self, prefix: str, keys_only: bool = False) -> RangeResult:
+        """All keys with the prefix at one revision, read in pages; ``keys_only``: without values."""
         end = prefix_end(prefix)
-        result = await self.range(prefix, end, PAGE)
+        result = await self.range(prefix, end, PAGE, 0, keys_only)
         kvs = list(result.kvs)
         page = result
         while len(page.kvs) == PAGE:
-            page = await self.range(kvs[-1].key + "\0", end, PAGE, result.revision)
+            page = await self.range(kvs[-1].key + "\0", end, PAGE, result.revision, keys_only)
             kvs.extend(page.kvs)
         return RangeResult(result.revision, tuple(kvs))
 
@@ -369,6 +401,7 @@ class Etcd:
                 "start_revision": str(revision),
             }
         }
+        self._refuse()
         if self._username and not self._token:
             await self._authenticate()
         last: Exception = Unreachable("no endpoint")
@@ -384,9 +417,14 @@ class Etcd:
             except (TimeoutError, aiohttp.ClientError, OSError) as exc:
                 last = Unreachable(f"{endpoint} did not answer: {str(exc) or type(exc).__name__}")
                 continue
-            async with response:
-                async for batch in self._batches(endpoint, response):
-                    yield batch
+            try:
+                async with response:
+                    async for batch in self._batches(endpoint, response):
+                        yield batch
+            except EtcdError:
+                # Cut off from the others it would take the next watch and end it again.
+                self._first = (index + 1) % len(self._endpoints)
+                raise
             raise Unreachable(f"{endpoint} ended the watch")
         raise Unreachable(str(last))
 

@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 
 def write_atomic(path: Path, text: str, mode: int = 0o644) -> None:
@@ -45,6 +48,13 @@ class Memory:
 
     def write(self, name: str, record: dict[str, Any]) -> None:
         write_atomic(self._path(name), json.dumps(record, sort_keys=True), 0o600)
+
+    def keep(self, name: str, record: dict[str, Any]) -> None:
+        """Write what only helps the next fleetd; a full disk is told and otherwise nothing."""
+        try:
+            self.write(name, record)
+        except OSError as exc:
+            log.warning("cannot write %s: %s", self._path(name), exc)
 
     def remove(self, name: str) -> None:
         self._path(name).unlink(missing_ok=True)

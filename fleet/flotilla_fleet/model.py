@@ -66,6 +66,8 @@ class Machine:
     """Bytes of memory that reservations may use; 0: not told."""
     cpus: float = 0.0
     """Processors that reservations may use; 0: not told."""
+    trouble: str = ""
+    """Why nothing new may be placed here, or ""; what is here stays."""
     draining: bool = False
     """Nothing is placed here and what is here goes away; kept apart from the presence record."""
 
@@ -226,18 +228,19 @@ def decode_state(key: str, machine: str, name: str, text: bytes | str) -> UnitSt
 
 
 def encode_machine(machine: Machine) -> str:
-    return _dump(
-        {
-            "boot_id": machine.boot_id,
-            "cpus": machine.cpus,
-            "id": machine.id,
-            "ip": machine.ip,
-            "memory": machine.memory,
-            "metadata": machine.metadata,
-            "nonce": machine.nonce,
-            "version": machine.version,
-        }
-    )
+    record: dict[str, object] = {
+        "boot_id": machine.boot_id,
+        "cpus": machine.cpus,
+        "id": machine.id,
+        "ip": machine.ip,
+        "memory": machine.memory,
+        "metadata": machine.metadata,
+        "nonce": machine.nonce,
+        "version": machine.version,
+    }
+    if machine.trouble:
+        record["trouble"] = machine.trouble
+    return _dump(record)
 
 
 def decode_machine(key: str, machine_id: str, text: bytes | str) -> Machine:
@@ -254,4 +257,5 @@ def decode_machine(key: str, machine_id: str, text: bytes | str) -> Machine:
         version=_text(key, record, "version"),
         memory=int(_number(key, record, "memory")),
         cpus=_number(key, record, "cpus"),
+        trouble=_text(key, record, "trouble"),
     )

@@ -15,6 +15,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from . import etcd as e
@@ -88,7 +89,8 @@ class Presence:
 
     ``on_lease`` is called with each new lease, so that whatever hangs on it (unit states) can be written again, and
     with None when it was lost. The moment until which the lease is surely alive is kept in memory under ``deadline``,
-    because a fleetd that is started without reaching etcd must know whether its units may still run.
+    because a fleetd that is started without reaching etcd must know whether its units may still run. ``on_look`` is
+    called once in the life of a lease, to look after what else hangs on it.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Presence:
         ttl: int,
         memory: Memory,
         on_lease: Callable[[Lease | None], Awaitable[None]],
+        on_look: Callable[[Lease], Awaitable[None]] | None = None,
     ) -> None:
         self.etcd = client
         self.keys = keys
@@ -106,9 +109,13 @@ class Presence:
         self.ttl = ttl
         self.memory = memory
         self.on_lease = on_lease
+        self.on_look = on_look
         self.lease: Lease | None = None
         self.problem = "has not registered yet"
         """Why the machine is not present in etcd, or ""."""
+        self._changed = asyncio.Event()
+        self._nonce = ""
+        self._said = ""
 
     async def run(self) -> None:
         """Register and keep the lease, for ever."""
@@ -127,6 +134,12 @@ class Presence:
             delay = 0.2
             await self._hold(lease)
 
+    def tell_trouble(self, trouble: str) -> None:
+        """Say why no new unit may be placed on this machine; "" when any may again."""
+        if trouble != self.machine.trouble:
+            self.machine = replace(self.machine, trouble=trouble)
+            self._changed.set()
+
     async def withdraw(self) -> None:
         """Leave at once: the machine and all its states disappear from etcd."""
         if self.lease is not None:
@@ -136,14 +149,59 @@ class Presence:
     async def _hold(self, lease: Lease) -> None:
         self.lease = lease
         self.problem = ""
+        keep = asyncio.create_task(lease.keep(self._remember_deadline))
+        look = asyncio.create_task(self._look_after(lease))
         try:
             await self.on_lease(lease)
-            await lease.keep(lambda kept: self.memory.write("deadline", {"boottime": kept.deadline}))
+            done, _pending = await asyncio.wait((keep, look), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         except LeaseLost as exc:
             self._report(f"machine {self.machine.id} was taken for dead: {exc}; registering again")
             await self.on_lease(None)
         finally:
             self.lease = None
+            for task in (keep, look):
+                task.cancel()
+            await asyncio.gather(keep, look, return_exceptions=True)
+
+    def _remember_deadline(self, lease: Lease) -> None:
+        self.memory.keep("deadline", {"boottime": lease.deadline})
+
+    def _report_once(self, text: str) -> None:
+        if text != self._said:
+            log.warning("%s", text)
+        self._said = text
+
+    async def _look_after(self, lease: Lease) -> None:
+        """Once in the life of a lease, and when there is news, see that the record is there as it should be.
+
+        Renewals do not tell whether somebody has overwritten or removed it.
+        """
+        key = self.keys.presence(self.machine.id)
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), self.ttl)
+            self._changed.clear()
+            try:
+                await self._mend(key, lease)
+                if self.on_look is not None:
+                    await self.on_look(lease)
+            except e.EtcdError as exc:
+                self._report_once(f"cannot look after {key}: {exc}")
+
+    async def _mend(self, key: str, lease: Lease) -> None:
+        found = await self.etcd.get(key)
+        wanted = self._record(self._nonce)
+        if found is not None and found.lease == lease.id and found.value.decode("utf-8", "replace") == wanted:
+            return
+        if found is not None and found.lease not in (0, lease.id) and not self._is_ours(found):
+            raise LeaseLost("another machine has taken its place")
+        result = await self.etcd.txn(
+            [e.if_mod(key, found.mod if found else 0)], [e.op_put(key, wanted, lease.id)]
+        )
+        if result.succeeded and (found is None or found.lease != lease.id):
+            log.warning("%s was not as this machine had written it, and is written again", key)
 
     def _report(self, problem: str) -> None:
         if problem != self.problem:
@@ -165,8 +223,9 @@ class Presence:
         if kv is None or kv.lease != lease_id:
             return None
         wanted = self._record(nonce)
+        self._nonce = nonce
         if kv.value.decode("utf-8", "replace") != wanted:
-            await self.etcd.txn([e.if_mod(kv.key, kv.mod)], [e.op_put(kv.key, wanted, lease_id)])
+            self._changed.set()  # written when etcd takes writes; the lease counts
         log.info("machine %s goes on with lease %x", self.machine.id, lease_id)
         return lease
 
@@ -177,12 +236,13 @@ class Presence:
         """Write the presence key under a new lease; None when another machine has this id."""
         key = self.keys.presence(self.machine.id)
         found = await self.etcd.get(key)
-        if found is not None and not self._is_ours(found):
+        # A record without a lease is no machine's: it would never expire.
+        if found is not None and found.lease and not self._is_ours(found):
             return None
-        nonce = secrets.token_hex(8)
+        nonce = self._nonce = secrets.token_hex(8)
         lease = await Lease.grant(self.etcd, self.ttl)
         # Remembered before it is announced: should the answer be lost, the next try adopts what was written.
-        self.memory.write("lease", {"lease": lease.id, "nonce": nonce, "ttl": self.ttl})
+        self.memory.keep("lease", {"lease": lease.id, "nonce": nonce, "ttl": self.ttl})
         result = await self.etcd.txn(
             [e.if_mod(key, found.mod if found else 0)], [e.op_put(key, self._record(nonce), lease.id)]
         )

@@ -121,15 +121,19 @@ class Registry:
 
     async def unit_view(self, name: str) -> UnitView | None:
         result = await self._txn([], [e.op_get(self.keys.unit(name)), e.op_get(self.keys.target(name))])
-        units = list(self._units(result.ranges[0]))
-        if not units:
+        if not result.ranges[0]:
             return None
+        kv = result.ranges[0][0]
+        try:
+            unit = decode_unit(kv.key, name, kv.value)
+        except RecordError as exc:
+            raise StoreError(f"{exc}; unit {name} stays as it is until it is destroyed and submitted again") from None
         targets = [target for _name, target in self._targets(result.ranges[1])]
         target = targets[0] if targets else Target()
         states: list[UnitState] = []
         if target.machine:
             states = await self._states_on([target.machine], name)
-        return UnitView(units[0], target, tuple(states))
+        return UnitView(unit, target, tuple(states))
 
     async def states(self, machine: str = "", unit: str = "") -> list[UnitState]:
         if unit:
@@ -339,8 +343,17 @@ class Image:
         return found
 
     def broken_names(self) -> frozenset[str]:
-        """Units of which some record cannot be read."""
-        return frozenset(self.keys.split(key)[2] for key in self.broken) - {""}
+        """Units of which some record cannot be read, or that are on a machine whose record cannot be read."""
+        names = {self.keys.split(key)[2] for key in self.broken}
+        machines = {self.keys.split(key)[1] for key in self.broken if self.keys.split(key)[0] == "presence"}
+        if machines:
+            names |= {name for machine, name in self.assigns if machine in machines}
+            names |= {name for name, target in self.targets.items() if target.machine in machines}
+        return frozenset(names) - {""}
+
+    def is_gone(self, machine: str) -> bool:
+        """Whether the machine has no presence record; one that cannot be read is one."""
+        return self.keys.presence(machine) not in self.creates
 
     def _store(self, key: str, value: bytes) -> None:
         kind, machine, name = self.keys.split(key)
@@ -381,7 +394,7 @@ class Image:
             self.moves.pop(name, None)
 
 
-def snapshot_of(image: Image, waiting: Mapping[str, str] | None = None) -> Snapshot:
+def snapshot_of(image: Image, waiting: Mapping[str, str] | None = None, brake: int = 0) -> Snapshot:
     """What the scheduler sees of an image."""
     return Snapshot(
         units=image.units,
@@ -392,4 +405,5 @@ def snapshot_of(image: Image, waiting: Mapping[str, str] | None = None) -> Snaps
         frozen=image.broken_names(),
         waiting=waiting or {},
         moves=image.moves,
+        brake=brake,
     )

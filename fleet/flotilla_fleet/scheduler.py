@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .model import INACTIVE, LAUNCHED, Assignment, Machine, Target, Unit, UnitState
-from .unitfile import Requirements, glob_match
+from .unitfile import Requirements, glob_match, requirements
 from .unitname import instance_of, template_of
 
 
@@ -27,7 +27,8 @@ class Snapshot:
 
     ``states`` are what machines publish, by (machine, unit); ``frozen`` are units of which a record cannot be read:
     they keep what they have. ``waiting`` gives, for a unit that may not be started elsewhere yet because its lost
-    machine may still run it, the words that say so. ``moves`` asks to bring a unit to a machine.
+    machine may still run it, the words that say so. ``moves`` asks to bring a unit to a machine. ``brake`` is set while
+    most machines are lost: so many units a machine may hold at most when it takes over those of a lost one; 0: any.
     """
 
     units: Mapping[str, Unit]
@@ -38,6 +39,7 @@ class Snapshot:
     frozen: frozenset[str] = frozenset()
     waiting: Mapping[str, str] = field(default_factory=dict)
     moves: Mapping[str, str] = field(default_factory=dict)
+    brake: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ def bytes_text(number: int) -> str:
 
 def _no_room(name: str, needs: Requirements, host: _Host) -> str:
     """Why what is reserved or limited leaves no room for one more, or ""; only asked when a unit is placed."""
+    if host.machine.trouble:
+        return host.machine.trouble
     if needs.memory:
         left = host.machine.memory - host.memory
         if needs.memory > left:
@@ -199,22 +203,23 @@ class _Planner:
     def _keep_what_may_stay(self) -> list[str]:
         """Enter units that stay where they are; returns the single units that look for a machine, sorted."""
         singles = []
+        self._hold_frozen()
         for name in sorted(self.snap.units):
             unit = self.snap.units[name]
             if name in self.snap.frozen:
-                self._hold_frozen(unit)
-            elif unit.desired != INACTIVE and not unit.is_global and not self._keeps_target(unit):
+                continue
+            if unit.desired != INACTIVE and not unit.is_global and not self._keeps_target(unit):
                 singles.append(name)
                 target = self.snap.targets.get(name, Target())
                 if target.machine in self.hosts:
                     self._put(name, target.machine)
         return singles
 
-    def _hold_frozen(self, unit: Unit) -> None:
-        """A frozen unit still takes its place and still conflicts."""
-        for machine_id in self.held.get(unit.name, ()):
-            if machine_id in self.hosts:
-                self.hosts[machine_id].add(unit.name, unit.needs)
+    def _hold_frozen(self) -> None:
+        """A frozen unit still takes its place and still conflicts, as its machine was told last."""
+        for (machine_id, name), copy in self.snap.assigns.items():
+            if name in self.snap.frozen and machine_id in self.hosts:
+                self.hosts[machine_id].add(name, requirements(name, copy.options))
 
     def _keeps_target(self, unit: Unit) -> bool:
         """Units that are finished, that stick, or that wait for a lost machine to be surely dead."""
@@ -338,9 +343,14 @@ class _Planner:
         if stopping:
             self.reasons.setdefault(name, f"waits until machine {stopping} has stopped it")
             return False
+        lost = self._lost_machine(name)
+        braked = False
         for load, machine_id in self._candidates(name, unit.needs, order):
             host = self.hosts[machine_id]
             if self._refusal(name, unit.needs, host) or _no_room(name, unit.needs, host):
+                continue
+            if lost and self.snap.brake and len(host.holds) >= self.snap.brake:
+                braked = True
                 continue
             self._put(name, machine_id)
             self.reasons.pop(name, None)
@@ -348,8 +358,18 @@ class _Planner:
             bisect.insort(order, (load + 1, machine_id))
             self._make_way(name, host)
             return True
+        if braked:
+            self._fix(unit, lost)
+            most = self.snap.brake
+            self.reasons[name] = f"waits for machine {lost}: most machines are lost, and those left hold {most} units"
+            return True
         self.reasons[name] = self._why_nowhere(name, unit.needs)
         return False
+
+    def _lost_machine(self, name: str) -> str:
+        """The machine that the unit was on, if that is gone; or ""."""
+        machine_id = self.snap.targets.get(name, Target()).machine
+        return machine_id if machine_id not in self.hosts else ""
 
     def _candidates(self, name: str, needs: Requirements, order: list[tuple[int, str]]) -> list[tuple[int, str]]:
         """Machines in the order in which they are asked: one that was asked for first, then by load and id."""

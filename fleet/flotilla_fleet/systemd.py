@@ -29,6 +29,7 @@ PROPERTIES = "org.freedesktop.DBus.Properties"
 UNIT_PATH = "/org/freedesktop/systemd1/unit/"
 
 NO_SUCH_UNIT = f"{SYSTEMD}.NoSuchUnit"
+CONNECT_SECONDS = 5.0
 LONG_AS_IT_TAKES = 90_000.0
 """Seconds for a job: how long a stop may last is TimeoutStopSec's business, not ours."""
 
@@ -93,7 +94,10 @@ class Systemd:
 
     async def connect(self) -> None:
         try:
-            bus = await MessageBus(bus_type=self.bus_type).connect()
+            bus = await asyncio.wait_for(MessageBus(bus_type=self.bus_type).connect(), CONNECT_SECONDS)
+        except TimeoutError:
+            name = self.bus_type.name.lower()
+            raise SystemdError(f"the D-Bus {name} bus does not answer within {CONNECT_SECONDS:.0f} s") from None
         except (OSError, EOFError, ValueError, KeyError) as exc:
             raise SystemdError(f"cannot connect to the D-Bus {self.bus_type.name.lower()} bus: {exc}") from None
         self._bus = bus
@@ -137,6 +141,9 @@ class Systemd:
         try:
             reply = await asyncio.wait_for(self._bus.call(message), seconds)
         except TimeoutError:
+            # A connection that may be dead is given up: whoever holds it makes a new one, and asks for all states.
+            if self._bus is not None:
+                self._bus.disconnect()
             raise SystemdError(f"systemd did not answer {message.member} in {seconds:.0f} s") from None
         except (OSError, EOFError) as exc:
             raise SystemdError(f"D-Bus call {message.member} failed: {exc}") from None

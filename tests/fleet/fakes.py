@@ -16,6 +16,7 @@ from flotilla_fleet.engine import Engine
 from flotilla_fleet.etcd import Etcd, EtcdError
 from flotilla_fleet.memory import Memory
 from flotilla_fleet.model import Machine
+from flotilla_fleet.pin import Pin
 from flotilla_fleet.presence import Presence
 from flotilla_fleet.registry import Keys, Registry
 from flotilla_fleet.systemd import ActiveState, SystemdError
@@ -146,13 +147,16 @@ class FakeMachine:
 
     def build(self) -> None:
         self.etcd = Etcd(self.endpoints, timeout=1.0)
-        memory = Memory(self.directory / "memory")
+        memory = self.memory = Memory(self.directory / "memory")
+        self.pin = Pin(self.etcd, memory, self.keys.prefix)
         self.registry = Registry(self.etcd, self.keys)
         self.agent = Agent(self.id, self.etcd, self.keys, self.systemd, self.directory / "units", memory, 1.0)
         self.systemd.on_state = self.agent.on_state
         self.engine = Engine(self.etcd, self.keys, self.id, self.ttl, memory, grace=1.0)
         machine = Machine(self.id, self.ip, self.metadata, self.boot, version="test")
-        self.presence = Presence(self.etcd, self.keys, machine, self.ttl, memory, self.agent.on_lease)
+        self.presence = Presence(
+            self.etcd, self.keys, machine, self.ttl, memory, self.agent.on_lease, self.agent.mend
+        )
 
     async def start(self) -> None:
         await self.agent.refresh()
@@ -163,6 +167,7 @@ class FakeMachine:
             self.agent.publish(),
             self.agent.guard(),
             self.engine.run(),
+            self.pin.run(),
         )
         self.tasks = [asyncio.create_task(job) for job in jobs]
 

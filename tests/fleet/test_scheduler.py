@@ -38,6 +38,7 @@ class World:
     frozen: frozenset[str] = frozenset()
     waiting: dict[str, str] = field(default_factory=dict)
     moves: dict[str, str] = field(default_factory=dict)
+    brake: int = 0
     fails: set[str] = field(default_factory=set)
     """Units that do not come up with what they are assigned now."""
 
@@ -51,6 +52,7 @@ class World:
             self.frozen,
             dict(self.waiting),
             dict(self.moves),
+            self.brake,
         )
 
     def step(self) -> Plan:

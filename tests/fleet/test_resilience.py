@@ -1,0 +1,463 @@
+# Copyright (c) 2026, flotilla.cluster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What may not be believed: another etcd, an older one, garbage in it, machines that vanish all at once."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from fakes import FakeMachine
+from proxy import Proxy
+from support.etcd import EtcdProcess, etcd_or_skip
+from test_scheduler import A, B, C, World, unit, world
+
+from flotilla_fleet.engine import BRAKE_LEAST, brake_of
+from flotilla_fleet.etcd import Etcd, Unreachable, op_delete, op_put
+from flotilla_fleet.memory import Memory
+from flotilla_fleet.model import JobState, Machine, Target
+from flotilla_fleet.pin import Known, accept, known_of, refusal
+from flotilla_fleet.store import StoreError
+from flotilla_fleet.unitfile import parse_unit
+
+SLEEP = "[Service]\nExecStart=/bin/sleep infinity\n"
+TTL = 2
+
+
+async def put(machine: FakeMachine, name: str, text: str = SLEEP, desired: JobState = "launched") -> None:
+    view = await machine.registry.unit_view(name)
+    assert await machine.registry.put_unit(name, parse_unit(text), desired, view.unit if view else None)
+
+
+async def until(condition: Callable[[], bool], what: str, seconds: float = 15.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        await asyncio.sleep(0.02)
+
+
+def active(*machines: FakeMachine) -> list[str]:
+    return sorted(name for machine in machines for name in machine.systemd.active)
+
+
+@pytest.fixture(scope="module")
+def etcd_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdProcess]:
+    yield from etcd_or_skip(tmp_path_factory.mktemp("etcd"))
+
+
+@pytest.fixture
+async def pair(etcd_process: EtcdProcess, tmp_path: Path) -> AsyncIterator[list[FakeMachine]]:
+    prefix = f"/{tmp_path.name}/"
+    machines = [FakeMachine(x, [etcd_process.url], tmp_path / x, ttl=TTL, prefix=prefix) for x in "ab"]
+    for machine in machines:
+        await machine.start()
+    await until(lambda: all(m.presence.lease for m in machines), "both present")
+    yield machines
+    for machine in machines:
+        await machine.stop()
+
+
+# -- another registry ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"cluster_id": 7, "revision": 9, "prefix": "/f/"}, Known(7, 9, "/f/")),
+        ({}, Known()),
+        ({"cluster_id": "7", "revision": 9, "prefix": "/f/"}, Known()),
+        ({"cluster_id": 7, "revision": None, "prefix": "/f/"}, Known()),
+    ],
+)
+def test_what_is_remembered(record: dict[str, object], expected: Known) -> None:
+    assert known_of(record) == expected
+
+
+def test_another_prefix_is_refused() -> None:
+    assert refusal(Known(7, 9, "/f/"), "/f/") == ""
+    assert refusal(Known(), "/f/") == ""
+    assert "etcd_key_prefix is /g/ and this machine's units come from /f/" in refusal(Known(7, 9, "/f/"), "/g/")
+
+
+@pytest.fixture
+async def own(tmp_path: Path, etcd_process: EtcdProcess) -> AsyncIterator[tuple[EtcdProcess, list[FakeMachine]]]:
+    """Two machines on an etcd of their own, with u0 and u1 running, of which a copy is in data.old."""
+    etcd = EtcdProcess(etcd_process.program, tmp_path / "own", "--snapshot-count", "1000")
+    etcd.start()
+    machines = [FakeMachine(letter, [etcd.url], tmp_path / letter, ttl=TTL) for letter in "ab"]
+    try:
+        for machine in machines:
+            await machine.start()
+        for name in ("u0.service", "u1.service"):
+            await put(machines[0], name)
+        await until(lambda: active(*machines) == ["u0.service", "u1.service"], "running")
+        await until(lambda: all(m.memory.read("registry") for m in machines), "remembered")
+        yield etcd, machines
+    finally:
+        for machine in machines:
+            await machine.stop()
+        etcd.stop()
+
+
+async def frozen(machine: FakeMachine) -> str:
+    for _ in range(200):
+        try:
+            await machine.registry.unit_views()
+        except StoreError as exc:
+            if "fleetd --accept-registry" in str(exc):
+                return str(exc)
+        await asyncio.sleep(0.05)
+    raise AssertionError("not frozen")
+
+
+async def test_an_older_state_of_etcd_freezes_until_it_is_accepted(
+    own: tuple[EtcdProcess, list[FakeMachine]],
+) -> None:
+    etcd, machines = own
+    data = etcd.directory / "data"
+    etcd.kill()
+    shutil.copytree(data, etcd.directory / "old")
+    etcd.start()
+    await asyncio.sleep(1)  # connections of before are given up
+    for name in ("u2.service", "u3.service"):
+        await put(machines[0], name)
+    everything = [f"u{number}.service" for number in range(4)]
+    await until(lambda: active(*machines) == everything, "four running")
+    etcd.kill()
+    shutil.rmtree(data)
+    (etcd.directory / "old").rename(data)
+    etcd.start()
+    for machine in machines:
+        assert "went back in time" in await frozen(machine)
+    await machines[0].restart()  # nor does a new fleetd believe it
+    assert "went back in time" in await frozen(machines[0])
+    await asyncio.sleep(2 * TTL)
+    assert active(*machines) == everything
+    assert not any(machine.engine.leading for machine in machines)
+    for machine in machines:
+        accept(machine.memory)
+    await until(lambda: active(*machines) == ["u0.service", "u1.service"], "as the registry says", 30)
+    for machine in machines:
+        assert all(count == 1 for count in machine.systemd.starts.values())
+    await put(machines[1], "u4.service")
+    await until(lambda: "u4.service" in active(*machines), "new units run")
+
+
+async def test_a_wiped_etcd_stops_nothing_even_after_a_restart(own: tuple[EtcdProcess, list[FakeMachine]]) -> None:
+    etcd, machines = own
+    await asyncio.sleep(1.5)
+    for machine in machines:
+        await machine.crash()
+    etcd.kill()
+    shutil.rmtree(etcd.directory / "data")
+    etcd.start()
+    for machine in machines:
+        await machine.boot_again()
+    for machine in machines:
+        await frozen(machine)
+    assert active(*machines) == ["u0.service", "u1.service"]
+
+
+async def test_a_changed_prefix_stops_nothing(own: tuple[EtcdProcess, list[FakeMachine]]) -> None:
+    _etcd, machines = own
+    for machine in machines:
+        await machine.crash()
+        machine.keys = type(machine.keys)("/other/")
+        await machine.boot_again()
+        assert "etcd_key_prefix is /other/" in await frozen(machine)
+    await asyncio.sleep(1)
+    assert active(*machines) == ["u0.service", "u1.service"]
+
+
+async def test_an_accepted_registry_is_remembered(tmp_path: Path, etcd_process: EtcdProcess) -> None:
+    machine = FakeMachine("a", [etcd_process.url], tmp_path / "a", prefix=f"/{tmp_path.name}/")
+    machine.memory.write("registry", {"cluster_id": 1, "revision": 2, "prefix": machine.keys.prefix})
+    await machine.boot_again()
+    assert "belongs to etcd cluster" in await frozen(machine)
+    accept(Memory(machine.directory / "memory"))
+    await until(lambda: machine.presence.lease is not None, "present")
+    await until(lambda: machine.memory.read("registry").get("revision", 0) > 2, "remembered")
+    assert not machine.memory.read("accept")
+    await machine.restart()
+    await until(lambda: machine.presence.lease is not None, "present again")
+    await machine.stop()
+
+
+# -- garbage -------------------------------------------------------------------
+
+GARBAGE = "\x00\x01not a record{"
+
+
+async def write(machine: FakeMachine, key: str) -> None:
+    await machine.etcd.txn([], [op_put(key, GARBAGE)])
+
+
+async def test_a_garbled_presence_moves_nothing_and_is_mended(pair: list[FakeMachine]) -> None:
+    for number in range(4):
+        await put(pair[0], f"u{number}.service")
+    await until(lambda: len(active(*pair)) == 4, "running")
+    for machine in pair:
+        await write(machine, machine.keys.presence(machine.id))
+    etcd = pair[0].etcd
+
+    async def mended() -> bool:
+        found = [await etcd.get(m.keys.presence(m.id)) for m in pair]
+        return all(kv is not None and kv.lease and b"nonce" in kv.value for kv in found)
+
+    end = time.monotonic() + 15
+    while not await mended():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.1)
+    for machine in pair:
+        assert not machine.systemd.stops
+        assert all(count == 1 for count in machine.systemd.starts.values())
+
+
+async def test_a_removed_presence_and_removed_states_come_back(pair: list[FakeMachine]) -> None:
+    await put(pair[0], "u.service")
+    await until(lambda: active(*pair) == ["u.service"], "running")
+    place = next(m for m in pair if m.systemd.active)
+    for _ in range(200):
+        if await place.registry.states(unit="u.service"):
+            break
+        await asyncio.sleep(0.02)
+    await write(place, place.keys.state(place.id, "u.service"))
+    for _ in range(300):
+        states = await pair[0].registry.states(unit="u.service")
+        if states and states[0].active == "active":
+            break
+        await asyncio.sleep(0.05)
+    else:
+        raise AssertionError("the state was not mended")
+    assert place.systemd.starts["u.service"] == 1
+    assert not place.systemd.stops
+
+
+async def test_a_garbled_leader_is_written_over(pair: list[FakeMachine]) -> None:
+    await until(lambda: any(m.engine.leading for m in pair), "a leader")
+    await write(pair[0], pair[0].keys.leader)
+    await put(pair[0], "u.service")
+    await until(lambda: active(*pair) == ["u.service"], "somebody leads again")
+
+
+async def test_a_garbled_unit_stays_and_the_api_says_so(pair: list[FakeMachine]) -> None:
+    for name in ("u.service", "v.service"):
+        await put(pair[0], name)
+    await until(lambda: active(*pair) == ["u.service", "v.service"], "running")
+    keys, registry = pair[0].keys, pair[0].registry
+    await write(pair[0], keys.unit("u.service"))
+    await put(pair[0], "w.service")
+    await until(lambda: "w.service" in active(*pair), "others are served")
+    with pytest.raises(StoreError, match="destroyed and submitted again"):
+        await registry.unit_view("u.service")
+    assert [view.unit.name for view in await registry.unit_views()] == ["v.service", "w.service"]
+    assert "u.service" in active(*pair)
+    assert await registry.delete_unit("u.service")
+    await until(lambda: "u.service" not in active(*pair), "destroyed")
+
+
+async def test_a_garbled_target_and_assignment_change_nothing(pair: list[FakeMachine]) -> None:
+    await put(pair[0], "u.service")
+    await until(lambda: active(*pair) == ["u.service"], "running")
+    place = next(m for m in pair if m.systemd.active)
+    await write(place, place.keys.target("u.service"))
+    await write(place, place.keys.assign(place.id, "u.service"))
+    await asyncio.sleep(1)
+    assert place.systemd.starts["u.service"] == 1
+    assert not place.systemd.stops
+    await place.restart()
+    await asyncio.sleep(1)
+    assert not place.systemd.stops
+    # The operator removes what is broken, and the engine writes it anew.
+    await place.etcd.txn([], [op_delete(place.keys.target("u.service"))])
+    await place.etcd.txn([], [op_delete(place.keys.assign(place.id, "u.service"))])
+    await until(lambda: len(active(*pair)) == 1, "one copy")
+
+
+def test_units_on_a_machine_that_cannot_be_read_are_left_alone() -> None:
+    w = world(unit("u.service"), unit("v.service", Conflicts="u.service"), machines="ab")
+    place = w.where("u.service")
+    del w.machines[place]
+    w.frozen = frozenset({"u.service"})
+    assert not w.step()
+    assert w.where("u.service") == place
+
+
+def test_a_frozen_unit_without_a_record_still_conflicts() -> None:
+    w = world(unit("u.service"), machines="a")
+    del w.units["u.service"]
+    w.frozen = frozenset({"u.service"})
+    w.units["v.service"] = unit("v.service", Conflicts="u.service")
+    w.step()
+    assert w.where("v.service") == ""
+    assert w.assigns[A, "u.service"]
+
+
+# -- many machines lost at once ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("known", "lost", "copies", "expected"),
+    [
+        (3, 0, 200, 0),
+        (3, 1, 200, 0),
+        (2, 1, 200, 0),  # half is not most
+        (3, 2, 200, 134),
+        (3, 2, 6, BRAKE_LEAST),
+        (10, 5, 100, 0),
+        (10, 6, 100, 20),
+        (1, 1, 5, BRAKE_LEAST),
+    ],
+)
+def test_the_brake(known: int, lost: int, copies: int, expected: int) -> None:
+    assert brake_of(known, lost, copies) == expected
+
+
+def crowd(count: int) -> World:
+    return world(*(unit(f"u{number:02d}.service") for number in range(count)))
+
+
+def test_with_the_brake_on_a_survivor_takes_a_part_and_the_rest_waits_where_it_was() -> None:
+    w = crowd(30)
+    w.lose(B)
+    w.lose(C)
+    w.brake = 20
+    w.step()
+    held = [name for name in w.units if w.where(name) == A]
+    assert len(held) == 20
+    waiting = [name for name in w.units if w.where(name) in (B, C)]
+    assert len(waiting) == 10
+    for name in waiting:
+        assert w.machines_with(name) == [w.where(name)]
+        assert "most machines are lost" in w.why(name)
+    assert not w.step()
+    w.machines[B] = Machine(B)
+    w.machines[C] = Machine(C)
+    w.brake = 0
+    w.settle()
+    assert [name for name in waiting if w.where(name) not in (B, C)] == []
+    assert all(w.targets[name] == Target(w.where(name)) for name in waiting)
+
+
+def test_when_the_brake_is_released_the_rest_moves() -> None:
+    w = crowd(30)
+    w.lose(B)
+    w.lose(C)
+    w.brake = 20
+    w.step()
+    w.brake = 0
+    w.settle()
+    assert all(w.where(name) == A for name in w.units)
+
+
+def test_the_brake_does_not_hold_up_new_units() -> None:
+    w = crowd(30)
+    w.lose(B)
+    w.lose(C)
+    w.brake = 20
+    w.step()
+    w.units["new.service"] = unit("new.service")
+    w.step()
+    assert w.where("new.service") == A
+
+
+# -- a machine in trouble ------------------------------------------------------
+
+
+def test_a_machine_in_trouble_keeps_what_it_has_and_gets_nothing_new() -> None:
+    w = world(unit("u0.service"), unit("u1.service"), unit("g.service", Global="true"), machines="ab")
+    before = dict(w.targets)
+    w.machines[A] = Machine(A, trouble="has lost its connection to systemd")
+    assert not w.step()
+    w.units["new.service"] = unit("new.service")
+    w.units["only.service"] = unit("only.service", MachineID=A)
+    w.units["g2.service"] = unit("g2.service", Global="true")
+    w.step()
+    assert w.where("new.service") == B
+    assert "1 has lost its connection to systemd" in w.why("only.service")
+    assert w.machines_with("g2.service") == [B]
+    assert {name: w.targets[name] for name in before} == before
+    w.machines[A] = Machine(A)
+    w.settle()
+    assert w.where("only.service") == A
+    assert w.machines_with("g2.service") == [A, B]
+
+
+async def test_trouble_is_told_at_once_and_taken_back(pair: list[FakeMachine]) -> None:
+    pair[0].presence.tell_trouble("is not well")
+    before = await pair[1].etcd.get(pair[0].keys.presence(pair[0].id))
+    for number in range(3):
+        await put(pair[1], f"u{number}.service")
+        await asyncio.sleep(0.3)
+    await until(lambda: len(pair[1].systemd.active) == 3, "all on the other machine")
+    pair[0].presence.tell_trouble("")
+    await asyncio.sleep(0.5)
+    await put(pair[1], "v.service")
+    await until(lambda: "v.service" in pair[0].systemd.active, "used again")
+    after = await pair[1].etcd.get(pair[0].keys.presence(pair[0].id))
+    assert before is not None
+    assert after is not None
+    assert before.create == after.create, "the machine was seen to leave"
+
+
+# -- etcd out of reach, and out of space -----------------------------------------
+
+
+async def test_a_call_ends_in_time_however_many_members_are_silent(etcd_process: EtcdProcess) -> None:
+    proxies = [Proxy(etcd_process.url) for _ in range(5)]
+    for proxy in proxies:
+        await proxy.start()
+        proxy.cut()
+    client = Etcd([proxy.url for proxy in proxies], timeout=0.5)
+    begun = time.monotonic()
+    with pytest.raises(Unreachable):
+        await client.get("/x")
+    assert time.monotonic() - begun < 1.5
+    proxies[3].heal()
+    await client.get("/x")
+    await client.close()
+    for proxy in proxies:
+        await proxy.stop()
+
+
+async def fill(client: Etcd) -> None:
+    for number in range(100):
+        await client.txn([], [op_put(f"/fill/{number}", "x" * 2**18)])
+
+
+async def test_without_space_nothing_stops_and_the_api_names_the_cure(
+    tmp_path: Path, etcd_process: EtcdProcess
+) -> None:
+    etcd = EtcdProcess(etcd_process.program, tmp_path / "small", "--quota-backend-bytes", str(16 * 2**20))
+    etcd.start()
+    machine = FakeMachine("a", [etcd.url], tmp_path / "a", ttl=TTL)
+    client = Etcd([etcd.url])
+    try:
+        await machine.start()
+        await put(machine, "u.service")
+        await until(lambda: active(machine) == ["u.service"], "running")
+        lease = machine.presence.lease
+        assert lease is not None
+        with pytest.raises(Unreachable, match="etcdctl alarm disarm"):
+            await fill(client)
+        with pytest.raises(StoreError, match="etcdctl alarm disarm"):
+            await put(machine, "v.service")
+        await asyncio.sleep(TTL * 1.5)
+        for _ in range(2):
+            await machine.restart()
+            await until(lambda: machine.presence.lease is not None, "present")
+            assert machine.presence.lease is not None
+            assert machine.presence.lease.id == lease.id, "the lease was not taken up"
+        await asyncio.sleep(TTL * 1.5)
+        assert machine.presence.lease is not None
+        assert machine.systemd.starts["u.service"] == 1
+        assert not machine.systemd.stops
+    finally:
+        await client.close()
+        await machine.stop()
+        etcd.stop()
