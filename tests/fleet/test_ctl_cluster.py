@@ -17,6 +17,8 @@ from support.etcd import EtcdProcess, etcd_or_skip
 
 from flotilla_fleet.api import make_app, make_runner
 from flotilla_fleet.ctl.main import main
+from flotilla_fleet.question import Answer, Question
+from flotilla_fleet.registry import Registry
 
 WEB = "[Service]\nExecStart=/bin/sleep infinity\n[X-Fleet]\nConflicts=web@*.service\n"
 
@@ -24,6 +26,21 @@ WEB = "[Service]\nExecStart=/bin/sleep infinity\n[X-Fleet]\nConflicts=web@*.serv
 @pytest.fixture(scope="module")
 def etcd_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdProcess]:
     yield from etcd_or_skip(tmp_path_factory.mktemp("etcd"))
+
+
+class AnsweringRegistry(Registry):
+    """The registry of a machine, with the systemds in memory answering what the real ones would be asked."""
+
+    def __init__(self, machines: list[FakeMachine]) -> None:
+        super().__init__(machines[0].etcd, machines[0].keys)
+        self.by_id = {machine.id: machine.systemd for machine in machines}
+
+    async def ask(self, machine: str, question: Question) -> AsyncIterator[Answer]:
+        assert question.what == "restart"
+        systemd = self.by_id[machine]
+        await systemd.stop(question.unit)
+        await systemd.start(question.unit)
+        yield Answer("", 0)
 
 
 class Fleet:
@@ -55,7 +72,7 @@ async def fleet(etcd_process: EtcdProcess, tmp_path: Path, capfd: pytest.Capture
     while not (all(m.presence.lease for m in machines) and any(m.engine.leading for m in machines)):
         assert time.monotonic() < deadline, "the machines did not find together"
         await asyncio.sleep(0.02)
-    runner = make_runner(make_app(machines[0].registry, machines[0].id))
+    runner = make_runner(make_app(AnsweringRegistry(machines), machines[0].id))
     await runner.setup()
     await web.UnixSite(runner, str(tmp_path / "fleet.sock")).start()
     yield Fleet(machines, tmp_path, capfd)
@@ -86,6 +103,8 @@ async def test_from_submit_to_destroy(fleet: Fleet) -> None:
     assert not any("web@1.service" in machine.systemd.active for machine in fleet.machines)
     assert (await fleet.ctl("start", "web@1"))[0] == 0
     assert (await fleet.ctl("restart", "web@1", "web@2"))[0] == 0
+    starts = [sum(machine.systemd.starts[f"web@{n}.service"] for machine in fleet.machines) for n in (1, 2)]
+    assert starts == [3, 2]
 
     fleet.write("web@.service", WEB.replace("infinity", "1000"))
     status, out, err = await fleet.ctl("start", "--replace", str(fleet.folder / "web@1"))
