@@ -68,8 +68,10 @@ if dpkg-query -W "${packages[@]}" >/dev/null 2>&1; then
     systemctl enable --quiet --now etcd.service docker.service fleet.service
     step "services"
 else
-    DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-download --no-install-recommends install "${packages[@]}" \
-        >/run/by-hand/apt.log 2>&1 || { tail -n 20 /run/by-hand/apt.log >&2; exit 1; }
+    # confold: etcd's configuration is there before etcd
+    DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-download --no-install-recommends \
+        -o Dpkg::Options::=--force-confold install "${packages[@]}" >/run/by-hand/apt.log 2>&1 ||
+        { tail -n 20 /run/by-hand/apt.log >&2; exit 1; }
     step "packages"
     systemctl daemon-reload
     systemctl enable --quiet --now fleet.service

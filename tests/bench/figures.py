@@ -71,7 +71,7 @@ def memory_kib(text: str, field: str) -> int:
 
 
 _RECAP = re.compile(r"^(\S+)\s+:\s+ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
-_PROFILE = re.compile(r"^(\S.*?) -{2,} (\d+\.\d+)s$", re.MULTILINE)
+_PROFILE = re.compile(r"^(\S.*?) -+ (\d+\.\d+)s$", re.MULTILINE)
 
 
 def changed(output: str) -> dict[str, int]:

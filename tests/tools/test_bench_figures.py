@@ -22,6 +22,7 @@ TASKS RECAP ********************************************************************
 Sunday 22 November 2026  18:59:04 +0000 (0:00:03.934)       0:00:37.928 *******
 ===============================================================================
 flotilla.cluster.pki : Make the keys ------------------------------------ 1.55s
+flotilla.cluster.bootstrap : install | Install from the lists at hand - 116.17s
 flotilla.cluster.fleet : Run fleet ------------------------------------- 12.41s
 flotilla.cluster.pki : Validating arguments against arg spec 'main' - Keys and certificates of a cluster --- 0.54s
 Install packages -------------------------------------------------------- 0.10s
@@ -36,6 +37,7 @@ def test_changed_counts_each_host() -> None:
 
 def test_profile_is_slowest_first_and_complete() -> None:
     assert figures.profile(OUTPUT) == [
+        ("flotilla.cluster.bootstrap : install | Install from the lists at hand", 116.17),
         ("flotilla.cluster.fleet : Run fleet", 12.41),
         ("flotilla.cluster.pki : Make the keys", 1.55),
         (
