@@ -31,6 +31,10 @@ def _part(text: str) -> str:
     return quote(text, safe="", errors="surrogateescape")
 
 
+def _query(fields: dict[str, str]) -> str:
+    return urlencode(fields, errors="surrogateescape")
+
+
 def _message(body: Any) -> str:
     """The words of an answer that is an error, or ""."""
     error = body.get("error") if isinstance(body, dict) else None
@@ -270,7 +274,7 @@ class Client:
         self, what: str, unit: str, machine: str, timeout: float | None, query: dict[str, str]
     ) -> tuple[Connection, Response]:
         method = "POST" if what == "restart" else "GET"
-        path = f"{PREFIX}/units/{_part(unit)}/{what}?{urlencode({'machineID': machine, **query})}"
+        path = f"{PREFIX}/units/{_part(unit)}/{what}?{_query({'machineID': machine, **query})}"
         self._debug_line(f"{method} {self.endpoint.url} {path}")
         connection = self.endpoint.connection(timeout)
         try:
@@ -315,7 +319,7 @@ class Client:
     def _pages(self, path: str, field: str, query: dict[str, str] | None = None) -> Iterator[Json]:
         wanted = dict(query or {})
         while True:
-            suffix = f"?{urlencode(wanted)}" if wanted else ""
+            suffix = f"?{_query(wanted)}" if wanted else ""
             _status, body = self._request("GET", path + suffix)
             yield from body.get(field, ())
             token = body.get("nextPageToken", "")

@@ -62,12 +62,20 @@ def words(_session: Session, arguments: list[str]) -> int:
     if not before or line[-1].isspace():
         before.append("")
     current = before[-1]
-    found = offer(before[1:])
-    # bash replaces only what stands behind the last of its breaks in the word.
-    cut = max((current.rfind(char) for char in breaks if char in "@:="), default=-1) + 1
+    found = offer(before[1:] or [""])
+    cut = replaced_from(current, breaks)
     for word in found[:OFFERED]:
         out(word if word.startswith(":") else word[cut:])
     return 0
+
+
+def replaced_from(word: str, breaks: str) -> int:
+    """Where the part of a word begins that bash replaces: behind the last of its breaks, or at it when that is an @.
+
+    (Host names complete with their @; without ``shopt hostcomplete`` it is no break either.)
+    """
+    last = max((word.rfind(char) for char in breaks if char in "@:="), default=-1)
+    return last if last >= 0 and word[last] == "@" else last + 1
 
 
 # -- what to offer -------------------------------------------------------------

@@ -161,10 +161,11 @@ def rebalance(session: Session, arguments: list[str]) -> int:
         "from": Column(lambda m, full: session.machine_legend(m["source"], full), lambda m: m["source"]),
         "to": Column(lambda m, full: session.machine_legend(m["target"], full), lambda m: m["target"]),
     }
+    fields = fields_of(options, columns)
     moves = session.client.rebalance(options.number("most"), options.on("apply"))
     as_json = options.text("format") == "json"
     if moves or as_json:
-        sys.stdout.write(to_text(options, columns, fields_of(options, columns), moves))
+        sys.stdout.write(to_text(options, columns, fields, moves))
     if not moves:
         err("No move would even out the machines.")
     elif options.on("apply"):

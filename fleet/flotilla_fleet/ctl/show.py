@@ -140,9 +140,9 @@ def list_units(session: Session, _arguments: list[str]) -> int:
         "machine": Column(
             lambda s, full: session.machine_legend(s.get("machineID", ""), full), lambda s: s.get("machineID") or None
         ),
-        "load": _plain("systemdLoadState"),
         "active": _plain("systemdActiveState"),
         "sub": _plain("systemdSubState"),
+        "load": _plain("systemdLoadState"),
         "hash": Column(digest, lambda s: s.get("hash") or None),
         "reason": Column(reason, lambda s: s.get("reason") or None),
     }

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class _Screen:
             return
         first, self.shown = self.shown is None, text
         if self._terminal:
-            sys.stdout.write(("\x1b[2J" if first else "") + drawn(text, os.get_terminal_size().lines))
+            sys.stdout.write(("\x1b[2J" if first else "") + drawn(text, shutil.get_terminal_size().lines))
         else:
             sys.stdout.write(text if self._json or first else f"\n{text}")
         sys.stdout.flush()
