@@ -138,3 +138,27 @@ async def test_a_unit_waits_for_its_machine_no_longer_than_needed(fleet: Fleet) 
     status, out, err = await waiting
     assert (status, err) == (0, "")
     assert out.startswith(f"Unit picky.service launched on {fleet.machines[1].id[:8]}")
+
+
+async def test_a_machine_is_emptied_and_used_again(fleet: Fleet) -> None:
+    names = [f"web@{number}" for number in (1, 2, 3)]
+    assert (await fleet.ctl("submit", fleet.write("web@.service", WEB)))[0] == 0
+    pinned = fleet.write("pin.service", "[Service]\nExecStart=/bin/true\n[X-Fleet]\nMachineMetadata=disk=ssd\n")
+    machine = fleet.machines[2]
+    assert (await fleet.ctl("metadata", machine.id, "disk=ssd"))[:2] == (0, "disk=ssd\n")
+    assert (await fleet.ctl("start", *names, pinned))[0] == 0
+    assert len(machine.systemd.active) == 2
+
+    status, out, err = await fleet.ctl("drain", machine.id[:8])
+    assert (status, out) == (0, f"Machine {machine.id[:8]}.../{machine.ip} is drained\n")
+    assert not machine.systemd.active
+    assert "Unit pin.service has no other place: none of 3 machines fits" in err
+    assert "is being drained" in (await fleet.ctl("list-units", "--fields=unit,reason"))[1]
+    status, out, err = await fleet.ctl("restart", "pin")
+    assert (status, out) == (1, "")
+    assert err.startswith("Unit pin.service does not appear to be loaded: none of 3 machines fits")
+
+    assert (await fleet.ctl("undrain", machine.id[:8]))[0] == 0
+    assert (await fleet.ctl("start", *names, "pin"))[0] == 0
+    assert len(machine.systemd.active) == 2
+    assert "REASON" not in (await fleet.ctl("list-units"))[1]
