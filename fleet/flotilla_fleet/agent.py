@@ -22,7 +22,17 @@ from typing import Protocol
 
 from . import etcd as e
 from .memory import Memory, write_atomic
-from .model import LAUNCHED, LOADED, Assignment, JobState, RecordError, UnitState, decode_assignment, encode_state
+from .model import (
+    INACTIVE,
+    LAUNCHED,
+    LOADED,
+    Assignment,
+    JobState,
+    RecordError,
+    UnitState,
+    decode_assignment,
+    encode_state,
+)
 from .presence import Lease, now, trusted_until
 from .registry import Keys
 from .systemd import ActiveState, SystemdError
@@ -291,19 +301,18 @@ class Agent:
                 log.info("%s; reading the assignments again", exc)
             except e.EtcdError as exc:
                 log.warning("cannot follow the assignments, everything stays as it is: %s", exc)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 5.0)
+                delay = await e.rest(delay)
 
     async def _follow(self, revision: int) -> None:
         """Watch from a revision on; a broken stream goes on where it stopped."""
-        lost, broken = 0.0, False
+        delay, broken = 0.2, False
         while True:
             try:
                 if broken:
                     await self.etcd.confirm(self.keys.leader)
                 broken = True
                 async for batch in self.etcd.watch(self.keys.assign(self.machine_id), revision):
-                    lost = 0.0
+                    delay = 0.2
                     for change in batch:
                         if change.revision > self._listed_at:
                             self._take(change.key, change.kv)
@@ -312,8 +321,7 @@ class Agent:
                 raise
             except e.EtcdError as exc:
                 log.info("the watch of the assignments broke (%s), going on at revision %d", exc, revision)
-                await asyncio.sleep(lost)
-                lost = min(5.0, lost * 2 or 0.2)
+                delay = await e.rest(delay)
 
     def _take_listing(self, listing: e.RangeResult) -> None:
         listed = {self.keys.split(kv.key)[2] for kv in listing.kvs}
@@ -340,8 +348,9 @@ class Agent:
                 self.desired[name] = self._checked(decode_assignment(key, name, kv.value))
             except (RecordError, UnitNameError, UnitFileError) as exc:
                 log.error("assignment %s is not usable, the unit stays as it is: %s", name, exc)
-                self.errors[name] = str(exc)
+                self.errors[name] = f"the assignment in etcd is not usable, the unit stays as it is: {exc}"
                 self.frozen.add(name)
+                self._touch(name)
                 return
         self._kick(name)
 
@@ -397,7 +406,7 @@ class Agent:
                 self._complain(name, exc)
             else:
                 if name not in self.frozen:
-                    self.errors.pop(name, None)
+                    self._content(name)
                 if not news.is_set():
                     break
                 continue
@@ -414,7 +423,13 @@ class Agent:
         text = str(exc)
         if self.errors.get(name) != text:
             log.warning("unit %s: %s; trying again", name, text)
-        self.errors[name] = text
+            self.errors[name] = text
+            self._touch(name)
+
+    def _content(self, name: str) -> None:
+        """There is nothing to complain of any more."""
+        if self.errors.pop(name, None) is not None:
+            self._touch(name)
 
     async def _converge(self, name: str) -> None:
         while name not in self.frozen:
@@ -651,9 +666,9 @@ class Agent:
         """Write again what somebody else has overwritten or removed of this machine's states."""
         listing = await self.etcd.prefix(self.keys.state(self.machine_id), keys_only=True)
         found = {self.keys.split(kv.key)[2]: kv.lease for kv in listing.kvs}
-        for name in set(self.local) | set(found):
-            wanted = lease.id if name in self.local else None
-            if found.get(name) != wanted and name not in self._dirty:
+        for name in {*self.local, *self.errors, *found}:
+            told = name in self.local or (name in self.errors and name in self.desired)
+            if found.get(name) != (lease.id if told else None) and name not in self._dirty:
                 log.warning("the state of %s in etcd is not what this machine wrote, and is written again", name)
                 self._touch(name)
 
@@ -701,7 +716,7 @@ class Agent:
     async def _write_states(self, names: list[str], lease: Lease) -> None:
         ops = []
         for name in names:
-            if name in self.local:
+            if name in self.local or (name in self.errors and name in self.desired):
                 ops.append(self._state_op(name, lease))
             else:
                 ops.append(e.op_delete(self.keys.state(self.machine_id, name)))
@@ -709,10 +724,23 @@ class Agent:
             await self.etcd.txn([], ops[start : start + e.MAX_TXN_OPS])
 
     def _state_op(self, name: str, lease: Lease) -> e.Json:
-        """The write of a local unit's state."""
-        local = self.local[name]
-        seen = self.states.get(name, ActiveState("loaded", "inactive", "dead"))
-        state = UnitState(
-            name, self.machine_id, local.hash, seen.load, seen.active, seen.sub, local.job, local.done
-        )
+        """The write of the state of a unit that is here, or that should be and cannot."""
+        local, error = self.local.get(name), self.errors.get(name, "")
+        if local is None:
+            state = UnitState(
+                name, self.machine_id, self.desired[name].hash, "error", "failed", "failed", INACTIVE, error=error
+            )
+        else:
+            seen = self.states.get(name, ActiveState("loaded", "inactive", "dead"))
+            state = UnitState(
+                name,
+                self.machine_id,
+                local.hash,
+                seen.load,
+                seen.active,
+                seen.sub,
+                local.job,
+                local.done,
+                error,
+            )
         return e.op_put(self.keys.state(self.machine_id, name), encode_state(state), lease.id)

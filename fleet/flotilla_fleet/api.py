@@ -116,6 +116,7 @@ def has_reason(view: UnitView) -> bool:
 def state_json(state: UnitState) -> Json:
     return _filled(
         {
+            "error": state.error,
             "hash": state.hash,
             "machineID": state.machine,
             "name": state.name,

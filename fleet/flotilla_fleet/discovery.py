@@ -82,6 +82,7 @@ def _schemas() -> Json:
             systemdLoadState=_TEXT,
             systemdActiveState=_TEXT,
             systemdSubState=_TEXT,
+            error=_TEXT,
         ),
         _page("UnitStatePage", "states", "UnitState"),
     ]

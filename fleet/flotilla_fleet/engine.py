@@ -161,8 +161,7 @@ class Engine:
                 log.warning("leadership lost: %s", exc)
             except e.EtcdError as exc:
                 log.warning("the engine cannot work: %s", exc)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 3.0)
+                delay = await e.rest(delay)
             finally:
                 self.leading = False
 
@@ -293,8 +292,7 @@ class Engine:
             except e.Unreachable as exc:
                 log.warning("the plan could not be written, trying again: %s", exc)
                 self._news.set()
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 3.0)
+                delay = await e.rest(delay)
 
     def _note_lost(self, moment: float) -> None:
         """Remember since when each machine that units are on is missing."""

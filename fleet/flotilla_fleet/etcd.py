@@ -15,6 +15,7 @@ import asyncio
 import base64
 import json
 import logging
+import random
 import socket
 import ssl
 import time
@@ -34,6 +35,8 @@ _EXHAUSTED = 8
 _COMPACTED = 11
 _RETRY_ELSEWHERE = {4, 8, 14}
 """gRPC codes after which another member may answer: deadline exceeded, resource exhausted, unavailable."""
+_RENEW = "/v3/lease/keepalive"
+_WRITES = ("/v3/kv/txn", "/v3/lease/grant", "/v3/lease/revoke")
 FROZEN = (
     "everything on this machine stays as it is; when this is the registry that it shall follow, "
     "run fleetd --accept-registry there"
@@ -44,6 +47,18 @@ _NO_SPACE = (
 )
 
 Json = dict[str, Any]
+
+
+DOUBT_SECONDS = 1.0
+"""How long etcd may look like another one before it is taken for one."""
+RETRY_MOST = 1.0
+"""Seconds between two tries to reach etcd, at most: a machine that was cut off is to be back soon."""
+
+
+async def rest(delay: float) -> float:
+    """Wait about ``delay`` seconds, machines differently so that they do not all return at once; the next delay."""
+    await asyncio.sleep(delay * random.uniform(0.5, 1.5))
+    return min(delay * 2, RETRY_MOST)
 
 
 class EtcdError(Exception):
@@ -63,7 +78,10 @@ class Compacted(EtcdError):
 
 
 class ForeignCluster(EtcdError):
-    """Answers come from another cluster, or from an older state of this one. Nothing may be concluded from them."""
+    """Answers come from another cluster, or from an older state of this one. Nothing may be concluded from them.
+
+    Nor may it be written to: writes would bring an older state to the revision that was seen, and make it look right.
+    """
 
 
 @dataclass(frozen=True)
@@ -210,7 +228,11 @@ class Etcd:
         self.revision = 0
         """The highest revision seen; an answer below it is an error."""
         self.refusal = ""
-        """Why nothing may be asked at all, or ""."""
+        """Why nothing may be asked at all but to renew leases, or "". Only an operator takes it back."""
+        self._doubt, self._doubted = "", 0.0
+        """Why, and since when, etcd seems to be another one; a second look decides."""
+        self._unsure = True
+        """Contact was lost, or never made: nothing is written before something was read."""
         self.requests = 0
         """Requests sent, for the metrics."""
 
@@ -275,16 +297,34 @@ class Etcd:
         if cluster and not self.cluster_id:
             self.cluster_id = cluster
         if cluster and cluster != self.cluster_id:
-            raise ForeignCluster(
+            raise self._foreign(
                 f"{endpoint} belongs to etcd cluster {cluster:x}, this machine to {self.cluster_id:x}; {FROZEN}"
             )
         if linearizable and revision and revision < self.revision:
-            raise ForeignCluster(
+            raise self._foreign(
                 f"{endpoint} is at revision {revision} after {self.revision} was seen: etcd went back in time "
                 f"(restored from a snapshot?); {FROZEN}"
             )
         self.revision = max(self.revision, revision)
+        if linearizable:
+            self._doubt, self._unsure = "", False
         return revision
+
+    def _foreign(self, text: str) -> ForeignCluster:
+        """Doubt at first, as old releases of etcd may answer with the past when they were paused; then refuse."""
+        moment = time.monotonic()
+        self._unsure = True
+        if not self._doubt:
+            self._doubted = moment
+        elif moment - self._doubted > DOUBT_SECONDS and not self.refusal:
+            self.refusal = text
+            log.error("%s", text)
+        self._doubt = text
+        return ForeignCluster(text)
+
+    def accept(self) -> None:
+        """Forget which cluster and revision were seen: what answers next counts."""
+        self.cluster_id, self.revision, self.refusal, self._doubt, self._unsure = 0, 0, "", "", True
 
     def _refuse(self) -> None:
         if self.refusal:
@@ -292,9 +332,12 @@ class Etcd:
 
     async def _call(self, path: str, body: Json, *, linearizable: bool = True) -> Json:
         """Ask the endpoints in turn until one answers; raises :class:`Unreachable` with the last reason."""
-        self._refuse()
+        if path != _RENEW:
+            self._refuse()
         if self._username and not self._token and path != "/v3/auth/authenticate":
             await self._authenticate()
+        if self._unsure and path in _WRITES:
+            await self.confirm("\0")
         last: Exception = Unreachable("no endpoint")
         order = self._order()
         end = time.monotonic() + 2 * self._timeout
@@ -305,6 +348,7 @@ class Etcd:
             try:
                 answer = await self._post(endpoint, path, body, seconds)
             except EtcdError as exc:
+                self._unsure = self._unsure or isinstance(exc, Unreachable)
                 if exc.code == _UNAUTHENTICATED and self._username and path != "/v3/auth/authenticate":
                     await self._authenticate()
                     answer = await self._post(endpoint, path, body, seconds)
@@ -315,6 +359,7 @@ class Etcd:
                     raise
             except (TimeoutError, aiohttp.ClientError, OSError) as exc:
                 last = Unreachable(f"{endpoint} did not answer: {str(exc) or type(exc).__name__}")
+                self._unsure = True
                 continue
             self._first = index
             # Two calls under way may answer in either order: only what was known when this one was sent binds it.
@@ -382,7 +427,7 @@ class Etcd:
 
     async def lease_keepalive(self, lease: int) -> int:
         """Renew; returns the seconds to live that etcd granted, 0 when the lease is gone."""
-        answer = await self._call("/v3/lease/keepalive", {"ID": str(lease)}, linearizable=False)
+        answer = await self._call(_RENEW, {"ID": str(lease)}, linearizable=False)
         return int(answer.get("result", {}).get("TTL", 0))
 
     async def lease_revoke(self, lease: int) -> None:

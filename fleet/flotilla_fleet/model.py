@@ -113,6 +113,8 @@ class UnitState:
     job: JobState = LOADED
     done: bool = False
     """A Type=oneshot unit that has run to completion."""
+    error: str = ""
+    """What keeps the machine from doing what is wanted of the unit, or ""."""
 
 
 def _dump(value: object) -> str:
@@ -210,6 +212,8 @@ def encode_state(state: UnitState) -> str:
     }
     if state.done:
         record["done"] = True
+    if state.error:
+        record["error"] = state.error
     return _dump(record)
 
 
@@ -222,8 +226,9 @@ def decode_state(key: str, machine: str, name: str, text: bytes | str) -> UnitSt
         load=_text(key, record, "load"),
         active=_text(key, record, "active"),
         sub=_text(key, record, "sub"),
-        job=_job(key, record, "job", (LOADED, LAUNCHED)),
+        job=_job(key, record, "job", JOB_STATES),
         done=record.get("done") is True,
+        error=_text(key, record, "error"),
     )
 
 

@@ -88,7 +88,7 @@ class Pin:
         self.memory.remove("accept")
         self.memory.remove("registry")
         self.known = Known()
-        self.etcd.cluster_id, self.etcd.revision, self.etcd.refusal = 0, 0, ""
+        self.etcd.accept()
 
 
 def accept(memory: Memory) -> None:

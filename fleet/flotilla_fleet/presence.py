@@ -125,8 +125,7 @@ class Presence:
                 lease = await self._adopt() or await self._register()
             except e.EtcdError as exc:
                 self._report(f"cannot register machine {self.machine.id}: {exc}")
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 3.0)
+                delay = await e.rest(delay)
                 continue
             if lease is None:
                 await asyncio.sleep(min(1.0, self.ttl / 3))

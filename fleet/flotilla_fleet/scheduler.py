@@ -210,10 +210,18 @@ class _Planner:
                 continue
             if unit.desired != INACTIVE and not unit.is_global and not self._keeps_target(unit):
                 singles.append(name)
-                target = self.snap.targets.get(name, Target())
-                if target.machine in self.hosts:
-                    self._put(name, target.machine)
+                machine_id = self._target_machine(name)
+                if machine_id in self.hosts:
+                    self._put(name, machine_id)
         return singles
+
+    def _target_machine(self, name: str) -> str:
+        """Where the unit is meant to be; when the record is lost, the one machine that it is assigned to."""
+        target = self.snap.targets.get(name)
+        if target is not None:
+            return target.machine
+        held = self.held.get(name, set())
+        return next(iter(held)) if len(held) == 1 else ""
 
     def _hold_frozen(self) -> None:
         """A frozen unit still takes its place and still conflicts, as its machine was told last."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,7 +19,7 @@ from support.etcd import EtcdProcess, etcd_or_skip
 from test_scheduler import A, B, C, World, unit, world
 
 from flotilla_fleet.engine import BRAKE_LEAST, brake_of
-from flotilla_fleet.etcd import Etcd, Unreachable, op_delete, op_put
+from flotilla_fleet.etcd import Etcd, ForeignCluster, Unreachable, op_delete, op_put
 from flotilla_fleet.memory import Memory
 from flotilla_fleet.model import JobState, Machine, Target
 from flotilla_fleet.pin import Known, accept, known_of, refusal
@@ -115,6 +116,14 @@ async def frozen(machine: FakeMachine) -> str:
     raise AssertionError("not frozen")
 
 
+async def revision_of(url: str) -> int:
+    client = Etcd([url])
+    try:
+        return (await client.range("/x")).revision
+    finally:
+        await client.close()
+
+
 async def test_an_older_state_of_etcd_freezes_until_it_is_accepted(
     own: tuple[EtcdProcess, list[FakeMachine]],
 ) -> None:
@@ -134,9 +143,20 @@ async def test_an_older_state_of_etcd_freezes_until_it_is_accepted(
     etcd.start()
     for machine in machines:
         assert "went back in time" in await frozen(machine)
+    # After the doubt only the operator's word counts; what leadership left behind has expired by then.
+    await asyncio.sleep(3 * TTL)
+    before = await revision_of(etcd.url)
     await machines[0].restart()  # nor does a new fleetd believe it
     assert "went back in time" in await frozen(machines[0])
     await asyncio.sleep(2 * TTL)
+    assert active(*machines) == everything
+    assert await revision_of(etcd.url) == before, "a frozen machine wrote, and would have brought etcd to where it was"
+    stranger = Etcd([etcd.url])
+    for _ in range(30):
+        await stranger.txn([], [op_put("/of/somebody/else", "x")])
+    await stranger.close()
+    assert await revision_of(etcd.url) > machines[1].etcd.revision
+    await asyncio.sleep(TTL)
     assert active(*machines) == everything
     assert not any(machine.engine.leading for machine in machines)
     for machine in machines:
@@ -186,6 +206,18 @@ async def test_an_accepted_registry_is_remembered(tmp_path: Path, etcd_process: 
     await machine.restart()
     await until(lambda: machine.presence.lease is not None, "present again")
     await machine.stop()
+
+
+async def test_one_stale_answer_is_no_reason_to_freeze(etcd_process: EtcdProcess) -> None:
+    client = Etcd([etcd_process.url])
+    known = await revision_of(etcd_process.url)
+    client.revision = known + 1
+    with pytest.raises(ForeignCluster):
+        await client.get("/x")
+    client.revision = known
+    await client.txn([], [op_put("/x", "y")])
+    assert client.refusal == ""
+    await client.close()
 
 
 # -- garbage -------------------------------------------------------------------
@@ -273,10 +305,43 @@ async def test_a_garbled_target_and_assignment_change_nothing(pair: list[FakeMac
     await place.restart()
     await asyncio.sleep(1)
     assert not place.systemd.stops
-    # The operator removes what is broken, and the engine writes it anew.
+    (state,) = await place.registry.states(unit="u.service")
+    assert "not usable" in state.error
+    assert state.active == "active"
+    # The operator mends the one and removes the other, which the engine then writes anew.
+    options = [["Service", "ExecStart", "/bin/sleep infinity"]]
+    good = json.dumps({"desired": "launched", "options": options})
+    await place.etcd.txn([], [op_put(place.keys.assign(place.id, "u.service"), good)])
     await place.etcd.txn([], [op_delete(place.keys.target("u.service"))])
-    await place.etcd.txn([], [op_delete(place.keys.assign(place.id, "u.service"))])
-    await until(lambda: len(active(*pair)) == 1, "one copy")
+    for _ in range(200):
+        view = await place.registry.unit_view("u.service")
+        if view is not None and view.target.machine == place.id:
+            break
+        await asyncio.sleep(0.02)
+    else:
+        raise AssertionError("the target was not written anew")
+    assert not place.systemd.stops
+    assert active(*pair) == ["u.service"]
+
+
+async def test_a_unit_that_cannot_be_installed_tells_why(pair: list[FakeMachine]) -> None:
+    for machine in pair:
+        (machine.directory / "units" / "u.service").mkdir()
+        await machine.restart()
+    await put(pair[0], "u.service")
+    for _ in range(300):
+        states = await pair[0].registry.states(unit="u.service")
+        if states:
+            break
+        await asyncio.sleep(0.02)
+    assert [(state.load, state.active, state.job) for state in states] == [("error", "failed", "inactive")]
+    assert "u.service" in states[0].error
+    await pair[0].registry.delete_unit("u.service")
+    for _ in range(300):
+        if not await pair[0].registry.states(unit="u.service"):
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("the state is left")
 
 
 def test_units_on_a_machine_that_cannot_be_read_are_left_alone() -> None:
