@@ -38,6 +38,7 @@ _TOKEN = re.compile(r"[0-9a-f]{32}")
 _SHOWN = "/<token>"
 _KEY_NOT_FOUND = 100
 _MAX_BODY = 1_000_000
+_NO_PAGE_FIX = "check the URL, or bootstrap etcd without discovery (etcd_bootstrap: static)"
 
 
 class DiscoveryError(ClusterError):
@@ -170,7 +171,13 @@ class DiscoveryClient:
             url = reply.body.decode("ascii").strip()
             service, digits = split_token(url, None)
         except (UnicodeDecodeError, OptionError):
-            raise reply.unusable("answer that is no token") from None
+            if reply.body.lstrip().startswith(b"<"):
+                raise reply.unusable("page in place of a token", _NO_PAGE_FIX) from None
+            # not repeated: it may be a token after all, spelled in a way that etcd does not take
+            raise DiscoveryError(
+                f"{reply.asked}: got {len(reply.body)} bytes that are no URL with a token of 32 hexadecimal digits;"
+                " check that this is a discovery service"
+            ) from None
         found = self.read(digits)
         if found.size != size or found.members:
             raise DiscoveryError(
@@ -263,8 +270,7 @@ class DiscoveryClient:
         """The error for a status that nobody expected."""
         text = reply.body[:500].decode("utf-8", "replace").strip()
         if text.startswith("<"):
-            fix = "check the URL, or bootstrap etcd without discovery (etcd_bootstrap: static)"
-            return reply.unusable("page", fix)
+            return reply.unusable("page", _NO_PAGE_FIX)
         if text.startswith("{"):
             message = reply.json_object().get("message")
             text = message if isinstance(message, str) else ""

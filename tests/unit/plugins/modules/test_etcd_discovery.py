@@ -182,10 +182,10 @@ def test_a_service_that_keeps_what_it_was_told_to_delete_is_told(run_module, ser
         ({"status": 503, "answer": b"<html>Service Temporarily Unavailable"}, "bootstrap etcd without discovery"),
         ({"status": 503, "answer": b""}, "answered status 503 (no text)"),
         ({"status": 301, "headers": {"Location": "https://elsewhere/"}}, "answered status 301"),
-        ({"answer": b"<html>welcome"}, "status 200 with an answer that is no token ('<html>welcome')"),
-        ({"answer": b""}, "an answer that is no token (an empty body)"),
-        ({"answer": b"https://example.org/NOTATOKEN"}, "an answer that is no token"),
-        ({"answer": b"\xff\xfe"}, "an answer that is no token"),
+        ({"answer": b"<html>welcome"}, "status 200 with a page in place of a token ('<html>welcome')"),
+        ({"answer": b""}, "got 0 bytes that are no URL with a token"),
+        ({"answer": b"https://example.org/" + b"AB" * 16}, "got 52 bytes that are no URL with a token"),
+        ({"answer": b"\xff\xfe"}, "got 2 bytes that are no URL with a token"),
         ({"answer": b"x" * 2_000_000}, "the answer is larger than 1 MB"),
         ({"hang_up": True}, "closed before a whole answer had come"),
     ],
@@ -195,6 +195,7 @@ def test_any_other_answer_to_new_is_one_sentence(run_module, serve, answer, word
     result = run_module("etcd_discovery", url=server.url, size=3)
     assert words in result["msg"]
     assert result["msg"].startswith(f"GET {server.url}/new?size=3: ")
+    assert "ABAB" not in result["msg"]
 
 
 @pytest.mark.parametrize(
