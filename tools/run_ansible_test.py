@@ -77,9 +77,9 @@ def shipped(paths: Sequence[str], build_ignore: Sequence[str]) -> list[str]:
 
 def is_for_ansible_test(path: str) -> bool:
     """Whether a file that is not shipped is ansible-test's own, one of its unit tests, or data for them."""
-    if path in ("galaxy.yml", "tests/config.yml", "tests/conftest.py") or path.startswith(("tests/unit/", "tests/sanity/")):
-        return True
-    return path.startswith("tests/") and path.endswith(".json")
+    own = ("galaxy.yml", "tests/config.yml", "tests/conftest.py")
+    data = path.startswith("tests/") and path.endswith(".json")
+    return path in own or data or path.startswith(("tests/unit/", "tests/sanity/"))
 
 
 def is_ignored(path: str, patterns: Sequence[str]) -> bool:
