@@ -94,5 +94,6 @@ lock: venv ## make requirements/dev.txt from dev.in (UPGRADE=1: with the newest 
 		--custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) \
 		requirements/dev.in --output-file requirements/dev.txt
 
-docs: venv ## write the argument tables of the roles' READMEs
+docs: venv ## write what documentation takes from the sources: roles' variables, fleetctl's commands
 	@$(BIN)/python tools/role_docs.py
+	@$(BIN)/python tools/fleetctl_docs.py
