@@ -87,7 +87,7 @@ class Command:
 
         from .session import Session
 
-        module, _, function = self.target.partition(":")
+        module, _colon, function = self.target.partition(":")
         session = Session(options)
         try:
             return int(getattr(import_module(f"{__package__}.{module}"), function)(session, arguments))
