@@ -38,7 +38,7 @@ lint: venv ## ruff, mypy, yamllint, ansible-lint, and what documentation and cha
 lint-python:
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
-	$(BIN)/shellcheck tools/*.sh .ci/run
+	$(BIN)/shellcheck tools/*.sh tests/bench/*.sh .ci/run
 
 lint-types:
 	$(BIN)/mypy
@@ -77,12 +77,15 @@ apt-lists:
 	@ls /var/lib/apt/lists/*Packages* >/dev/null 2>&1 || apt-get -qq update
 
 ##@ Measurements
-.PHONY: bench-up bench-failover
+.PHONY: bench-up bench-failover bench-scale
 bench-up: venv ## the play beside a script that does the minimum, on fresh hosts
 	@$(BIN)/python tests/bench/bench_up.py
 
 bench-failover: venv ## from the death of a machine to its unit active elsewhere
 	@$(BIN)/python tests/bench/bench_failover.py
+
+bench-scale: venv ## how fleet's engine grows: 1,000 simulated machines, 10,000 units, a real etcd
+	@$(BIN)/python tests/bench/bench_scale.py
 
 ##@ Upkeep
 .PHONY: venv lock docs
