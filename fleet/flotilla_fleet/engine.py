@@ -95,8 +95,7 @@ def split_wide(change: Change, most: int) -> list[Change]:
     if len(change.assign) + len(change.unassign) <= most:
         return [change]
     parts = [
-        Change(change.name, assign=change.assign[start : start + most])
-        for start in range(0, len(change.assign), most)
+        Change(change.name, assign=change.assign[start : start + most]) for start in range(0, len(change.assign), most)
     ]
     parts += [
         Change(change.name, unassign=change.unassign[start : start + most])

@@ -196,9 +196,7 @@ class Presence:
             return
         if found is not None and found.lease not in (0, lease.id) and not self._is_ours(found):
             raise LeaseLost("another machine has taken its place")
-        result = await self.etcd.txn(
-            [e.if_mod(key, found.mod if found else 0)], [e.op_put(key, wanted, lease.id)]
-        )
+        result = await self.etcd.txn([e.if_mod(key, found.mod if found else 0)], [e.op_put(key, wanted, lease.id)])
         if result.succeeded and (found is None or found.lease != lease.id):
             log.warning("%s was not as this machine had written it, and is written again", key)
 

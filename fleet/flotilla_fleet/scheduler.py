@@ -413,9 +413,7 @@ class _Planner:
         """One sentence that counts the machines by what is wrong with them."""
         if not self.hosts:
             return "no machine is present"
-        refusals = (
-            self._refusal(name, needs, host) or _no_room(name, needs, host) for host in self.hosts.values()
-        )
+        refusals = (self._refusal(name, needs, host) or _no_room(name, needs, host) for host in self.hosts.values())
         counts = Counter(why or "fits only when others have moved" for why in refusals)
         parts = [f"{number} {why}" for why, number in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
         shown = "; ".join(parts[:4]) + ("; …" if len(parts) > 4 else "")

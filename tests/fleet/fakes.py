@@ -154,9 +154,7 @@ class FakeMachine:
         self.systemd.on_state = self.agent.on_state
         self.engine = Engine(self.etcd, self.keys, self.id, self.ttl, memory, grace=1.0)
         machine = Machine(self.id, self.ip, self.metadata, self.boot, version="test")
-        self.presence = Presence(
-            self.etcd, self.keys, machine, self.ttl, memory, self.agent.on_lease, self.agent.mend
-        )
+        self.presence = Presence(self.etcd, self.keys, machine, self.ttl, memory, self.agent.on_lease, self.agent.mend)
 
     async def start(self) -> None:
         await self.agent.refresh()
