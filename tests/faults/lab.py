@@ -718,6 +718,11 @@ VARIABLES = {
 }
 
 
+def inventory() -> Path:
+    """Where the inventory of the hosts is."""
+    return Path("/run") / f"flotilla-{CLUSTER}" / "hosts.yml"
+
+
 def make() -> Lab:
     """The cluster ``faults``: made and deployed with playbooks/site.yml, or what was kept, brought up to date."""
     order = clusters.Order(
@@ -725,10 +730,10 @@ def make() -> Lab:
         hosts=3,
         prefix="f-",
         packages="installed",
-        inventory=Path("/run") / f"flotilla-{CLUSTER}" / "hosts.yml",
+        inventory=inventory(),
         variables=VARIABLES,
     )
-    order.inventory.parent.mkdir(parents=True, exist_ok=True)
+    inventory().parent.mkdir(parents=True, exist_ok=True)
     cluster = clusters.up(order, _Quiet()).cluster
     hosts = [
         Host(host.name, str(cluster.address(host)), host.machine_id, veth_name(CLUSTER, host.number))
@@ -740,7 +745,7 @@ def make() -> Lab:
         host.continue_all()
         host.run("systemctl is-system-running --wait >/dev/null || :", timeout=120)
     if os.environ.get("FAULTS_PLAY", "1") != "0":
-        _play(order.inventory)
+        play(inventory(), OUTPUT / "site.log")
     for host in hosts:
         script = host.root / "usr/local/bin/witness"
         write_file(script, (HERE / "witness.sh").read_text(), 0o755)
@@ -748,9 +753,9 @@ def make() -> Lab:
     return lab
 
 
-def _play(inventory: Path) -> None:
+def play(hosts: Path, log: Path) -> None:
+    """Run playbooks/site.yml. Raises HostsError when it fails."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    log = OUTPUT / "site.log"
     program = Path(sys.executable).parent / "ansible-playbook"
     environment = {
         **os.environ,
@@ -759,7 +764,7 @@ def _play(inventory: Path) -> None:
     }
     with log.open("wb") as stream:
         done = subprocess.run(
-            [str(program), "-i", str(inventory), "playbooks/site.yml"],
+            [str(program), "-i", str(hosts), "playbooks/site.yml"],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -5,10 +5,19 @@
 
 from __future__ import annotations
 
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from faults import oracle
-from faults.lab import MOVED, TTL, Lab, clock, names, wait, witness
+from faults.lab import LIGHT, MOVED, PREFIX, TTL, Host, Lab, clock, names, wait, witness
 from faults.oracle import Wanted, require
+from localhosts.system import write_file
+
+from flotilla_fleet.engine import brake_of
+
+NO_RESTART = "run/systemd/system/fleet.service.d/no-restart.conf"
 
 
 def _a_machine_dies(lab: Lab, leader: bool) -> None:
@@ -55,3 +64,85 @@ def test_f3_a_machine_dies(lab: Lab) -> None:
 
 def test_f3_the_leaders_machine_dies(lab: Lab) -> None:
     _a_machine_dies(lab, leader=True)
+
+
+def test_f14_all_machines_reboot_at_once(lab: Lab, seed: random.Random) -> None:
+    """Each unit is started once after it, and soon after the machines are there."""
+    units = {name: witness() for name in names(9)}
+    lab.submit(units)
+    lab.until_active(units)
+    old = lab.runs()
+    killed = clock()
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lab.kill, lab.hosts))
+    order = [(seed.uniform(0, 10), host) for host in lab.hosts]
+    for delay, host in sorted(order, key=lambda item: item[0]):
+        time.sleep(max(0.0, killed + delay - clock()))
+        lab.start(host)
+    back = clock()
+    lab.until_active(units, TTL + 30)
+    up = clock()
+    lab.note(f"all units ran {up - back:.2f} s after the last machine answered ssh")
+    lab.whole()
+    time.sleep(2 * TTL)
+    runs = lab.runs()
+    require(
+        oracle.check_lives(runs, dict.fromkeys(units, 1), since=killed),
+        oracle.check_gap(runs, units, back + TTL + 10, clock() - 1, 1.5),
+        oracle.check_overlap(runs, units),
+        lab.check_converged({name: Wanted("launched") for name in units}),
+        lab.check_history(),
+    )
+    assert {run.unit for run in old} == set(units)
+
+
+def test_f16_when_most_agents_vanish_the_survivor_is_not_crushed(lab: Lab) -> None:
+    """200 units, and the agents (only they) of two machines gone: a part moves, the rest waits for its machine."""
+    units = dict.fromkeys((f"t-{number:03d}.service" for number in range(200)), LIGHT)
+    lab.submit(units)
+    wait("200 units active", 60, lambda: _active_copies(lab) == 200, 0.5)
+    survivor = lab.engine_leader()
+    lost = lab.others(survivor)
+    before = {key: value for key, value in lab.invocations().items() if key.startswith(f"{survivor}/")}
+    everything = lab.invocations()
+    for host in lost:
+        write_file(host.root / NO_RESTART, "[Service]\nRestart=no\n")
+        host.run("systemctl daemon-reload; systemctl stop fleet.socket; systemctl kill -s KILL fleet", check=False)
+    lab.note(f"killed the agents of {lost}")
+    most = brake_of(3, 2, 200)
+    try:
+        wait("the survivor takes over", MOVED + 10, lambda: len(_active_on(survivor)) >= most, 0.5)
+        time.sleep(2 * TTL)
+        held = len(_active_on(survivor))
+        lab.note(f"{survivor} runs {held} units; it may hold {most}")
+        reasons = [unit.get("reason", "") for unit in survivor.collect("units", "units")]
+        waiting = sum("most machines are lost" in reason for reason in reasons)
+        lab.note(f"{waiting} units say that they wait for their machine")
+        crushed = [oracle.Violation("L3", f"{survivor} runs {held} units, {most} are allowed")] if held > most else []
+        kept = list(oracle.check_same(everything, lab.invocations()))
+    finally:
+        for host in lost:
+            (host.root / NO_RESTART).unlink()
+            host.run("systemctl daemon-reload; systemctl reset-failed; systemctl start fleet.socket fleet")
+        lab.note("the agents are back")
+    lab.whole()
+    wanted = dict.fromkeys(units, Wanted("launched"))
+    require(
+        crushed,
+        kept,
+        oracle.check_same(before, lab.invocations()),
+        lab.check_converged(wanted, 60),
+        lab.check_history(),
+    )
+    assert waiting, "no unit says why it waits"
+    moved = oracle.moves(lab.history(), PREFIX)
+    lab.note(f"{len(moved)} units moved")
+    assert max(moved.values()) == 1
+
+
+def _active_on(host: Host) -> list[str]:
+    return [name for name, state in host.active().items() if state == "active"]
+
+
+def _active_copies(lab: Lab) -> int:
+    return sum(len(_active_on(host)) for host in lab.hosts)
