@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import fnmatch
 import os
 import re
@@ -159,15 +160,21 @@ def pip_bootstrap(home: Path) -> Iterator[None]:
             " tools/run_ansible_test.py knows core 2.18 to 2.21"
         )
     script = home / ".ansible" / "test" / "cache" / f"get_pip_{match[1].replace('.', '_')}.py"
-    if script.exists():
-        yield
-        return
     script.parent.mkdir(parents=True, exist_ok=True)
-    script.write_text(BOOTSTRAP)
-    try:
-        yield
-    finally:
-        script.unlink(missing_ok=True)
+    # Runs share it, and the last one removes it: each holds the lock, and removing takes the lock alone.
+    with script.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        if not script.exists():
+            fresh = script.with_suffix(f".{os.getpid()}")
+            fresh.write_text(BOOTSTRAP)
+            fresh.replace(script)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if script.exists() and script.read_text() == BOOTSTRAP:
+                    script.unlink()
 
 
 def commands(stage: str, pythons: Sequence[str], extra: Sequence[str]) -> list[list[str]]:

@@ -84,23 +84,44 @@ def test_ansible_test_sees_what_is_shipped_and_its_own_tests(path: str, seen: bo
     assert tool.shipped([path], ["tools", "tests", "*.tar.gz"]) == ([path] if seen else [])
 
 
+def stand_ins(home: Path) -> list[Path]:
+    """What lies where ansible-test looks for its download."""
+    return sorted((home / ".ansible/test/cache").glob("*.py"))
+
+
 def test_stand_in_is_removed_and_a_real_one_kept(tmp_path: Path) -> None:
-    cache = tmp_path / ".ansible/test/cache"
     with tool.pip_bootstrap(tmp_path):
-        (placed,) = cache.iterdir()
+        (placed,) = stand_ins(tmp_path)
         assert placed.read_text() == tool.BOOTSTRAP
-    assert list(cache.iterdir()) == []
+    assert stand_ins(tmp_path) == []
     placed.write_text("real")
     with tool.pip_bootstrap(tmp_path):
         assert placed.read_text() == "real"
     assert placed.read_text() == "real"
 
 
+def test_stand_in_stays_until_the_last_run_ends(tmp_path: Path) -> None:
+    with tool.pip_bootstrap(tmp_path):
+        with tool.pip_bootstrap(tmp_path):
+            assert len(stand_ins(tmp_path)) == 1
+        assert len(stand_ins(tmp_path)) == 1
+    assert stand_ins(tmp_path) == []
+
+
+def test_stand_in_of_a_killed_run_is_used_and_removed(tmp_path: Path) -> None:
+    with tool.pip_bootstrap(tmp_path):
+        (placed,) = stand_ins(tmp_path)
+    placed.write_text(tool.BOOTSTRAP)
+    with tool.pip_bootstrap(tmp_path):
+        assert stand_ins(tmp_path) == [placed]
+    assert stand_ins(tmp_path) == []
+
+
 def test_stand_in_has_the_name_that_ansible_test_looks_for(tmp_path: Path) -> None:
     source = Path(sysconfig.get_path("purelib"), "ansible_test/_util/target/setup/requirements.py").read_text()
     assert "~/.ansible/test/cache/get_pip_%s.py" in source
     with tool.pip_bootstrap(tmp_path):
-        (placed,) = (tmp_path / ".ansible/test/cache").iterdir()
+        (placed,) = stand_ins(tmp_path)
     assert placed.name.startswith("get_pip_2")
 
 
