@@ -49,7 +49,9 @@ GATHER_STATES = 0.03
 """Seconds for which a changed state waits for others, of the same unit (activating, active) or of more of them."""
 MAX_PERMITS = 64
 STATE_BURST = 5
-"""Changes of one unit's state that are written at once; after them, one a second."""
+"""Changes of one unit's state that are written at once."""
+STATE_RATE = 0.5
+"""After them, so many a second: a unit that crashes for ever must not keep etcd busy."""
 
 
 class Manager(Protocol):
@@ -700,12 +702,12 @@ class Agent:
         due, wait = [], 0.0
         for name in sorted(self._dirty):
             tokens, since = self._budget.get(name, (float(STATE_BURST), moment))
-            tokens = min(float(STATE_BURST), tokens + moment - since)
+            tokens = min(float(STATE_BURST), tokens + (moment - since) * STATE_RATE)
             if tokens >= 1:
                 due.append(name)
                 tokens -= 1
             else:
-                wait = min(wait or 1.0, 1 - tokens)
+                wait = min(wait or 60.0, (1 - tokens) / STATE_RATE)
             self._budget[name] = (tokens, moment)
         for name in due:
             self._dirty.discard(name)

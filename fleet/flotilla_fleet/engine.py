@@ -24,7 +24,7 @@ from .model import Assignment, encode_assignment, encode_target
 from .presence import Lease, LeaseLost
 from .presence import now as presence_now
 from .registry import Image, Keys, snapshot_of
-from .scheduler import Change, plan
+from .scheduler import Change, Plan, plan
 
 log = logging.getLogger(__name__)
 
@@ -208,17 +208,22 @@ class Engine:
             if any(change.key == self.keys.leader and change.kv is None for change in batch):
                 return
 
-    async def _lead(self) -> None:
-        assert self._lease is not None
+    async def _begin(self) -> int:
+        """Read everything; returns the revision at which it was read."""
         listing = await self.etcd.prefix(self.keys.prefix)
         self.image.load(listing.kvs)
         self.leading = True
         # Whoever led before may have seen a machine go; this engine counts from now on, which is never too short.
         self._lost.clear()
         self._news.set()
+        return listing.revision
+
+    async def _lead(self) -> None:
+        assert self._lease is not None
+        revision = await self._begin()
         tasks = [
             asyncio.create_task(self._lease.keep()),
-            asyncio.create_task(self._follow(listing.revision + 1)),
+            asyncio.create_task(self._follow(revision + 1)),
             asyncio.create_task(self._decide()),
         ]
         try:
@@ -272,26 +277,21 @@ class Engine:
         return bool(unit.needs.rolling) or (state is not None and state.done)
 
     async def _decide(self) -> None:
-        delay, rest = 0.2, 0.0
+        rest = 0.0
         while True:
             await self._news.wait()
             await asyncio.sleep(max(GATHER, rest - time.monotonic()))
             self._news.clear()
             begun = time.monotonic()
-            moment = presence_now()
-            self._note_lost(moment)
-            decided = plan(snapshot_of(self.image, self._waiting(moment), self._brake(moment)))
+            decided = self._plan()
             rest = max(begun + PAUSE, begun + SHARE * (time.monotonic() - begun))
-            self.plans += 1
-            if not decided:
-                continue
-            try:
-                await self._apply(decided.changes)
-                delay = 0.2
-            except e.Unreachable as exc:
-                log.warning("the plan could not be written, trying again: %s", exc)
-                self._news.set()
-                delay = await e.rest(delay)
+            await self._apply(decided.changes)
+
+    def _plan(self) -> Plan:
+        moment = presence_now()
+        self._note_lost(moment)
+        self.plans += 1
+        return plan(snapshot_of(self.image, self._waiting(moment), self._brake(moment)))
 
     def _note_lost(self, moment: float) -> None:
         """Remember since when each machine that units are on is missing."""
@@ -339,6 +339,11 @@ class Engine:
         return brake
 
     async def _apply(self, changes: Sequence[Change]) -> None:
+        """Write the changes.
+
+        When etcd does not say whether it took one, the image may be wrong, and the write may still be on its way. So
+        the error ends leading: a new epoch refuses what is late, and everything is read again.
+        """
         most = e.MAX_TXN_OPS - 1
         # A change needs three compares of its own beside those for the machines it is placed on.
         parts = [part for change in changes for part in split_wide(change, most - 3)]

@@ -258,13 +258,18 @@ class Presence:
             log.debug("old lease %x: %s", lease_id, exc)
 
     def _is_ours(self, kv: e.KV) -> bool:
-        """Whether a presence that is still there was ours: the same boot, or the same address before a reboot."""
+        """Whether a presence that is still there was ours: written by the process before, or from the same address.
+
+        The boot id tells nothing alone, as containers of one machine may all see that of its kernel.
+        """
         try:
             other = decode_machine(kv.key, self.machine.id, kv.value)
         except RecordError as exc:
             self._report(f"{exc}; waiting until it expires")
             return False
-        if other.boot_id == self.machine.boot_id or (other.ip and other.ip == self.machine.ip):
+        if other.nonce and other.nonce == (self._nonce or self.memory.read("lease").get("nonce")):
+            return True
+        if other.ip == self.machine.ip and (other.ip or other.boot_id == self.machine.boot_id):
             return True
         self._report(
             f"machine id {self.machine.id} of {self.machine.ip or 'this machine'} (boot {self.machine.boot_id}) "

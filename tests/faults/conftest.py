@@ -50,6 +50,7 @@ def lab(cluster: Lab) -> Iterator[Lab]:
     cluster.reset()
     yield cluster
     cluster.stop_recording()
+    cluster.heal()
 
 
 @pytest.fixture

@@ -734,12 +734,12 @@ def make() -> Lab:
         variables=VARIABLES,
     )
     inventory().parent.mkdir(parents=True, exist_ok=True)
+    network.mend(CLUSTER, [])
     cluster = clusters.up(order, _Quiet()).cluster
     hosts = [
         Host(host.name, str(cluster.address(host)), host.machine_id, veth_name(CLUSTER, host.number))
         for host in cluster.hosts
     ]
-    network.mend(CLUSTER, [])
     lab = Lab(hosts)
     for host in hosts:
         host.continue_all()

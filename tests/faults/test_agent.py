@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -150,7 +151,7 @@ def test_f10_bad_units_hold_up_no_good_ones(lab: Lab) -> None:
 def bad_among_good(lab: Lab) -> None:
     """The body of F10: units that fail in every way there is, before and among good ones on the same machine."""
     host = lab[1]
-    (host.root / "etc/systemd/system/t-00-link.service").write_text("[Service]\nExecStart=/bin/true\n")
+    (host.root / "run/systemd/system/t-00-link.service/in-the-way").mkdir(parents=True)
     (host.root / "run/fleet/units/t-01-folder.service").mkdir()
     try:
         lab.submit({name: f"{text}[X-Fleet]\n{on(host)}" for name, text in BAD.items()})
@@ -174,14 +175,14 @@ def bad_among_good(lab: Lab) -> None:
             lab.destroy(name)
         late += _until(lab, lambda _runs: not any(host.active().get(n) == "active" for n in list(good)[5:]), ISOLATED)
         require(late, lab.check_history())
-        assert "already exists" in told["t-00-link.service"][0]
+        assert told["t-00-link.service"][0]
         assert "t-01-folder" in told["t-01-folder.service"][0]
         assert told["t-02-setting.service"][1].startswith("bad-setting") or told["t-02-setting.service"][0]
         assert told["t-04-false.service"][1].endswith("failed/failed")
         assert told["t-06-needs.service"][0] or told["t-06-needs.service"][1] != "loaded/active/running"
     finally:
         host.run("systemctl kill -s KILL t-05-stop.service t-03-start.service", check=False)
-        (host.root / "etc/systemd/system/t-00-link.service").unlink()
+        host.run("rm -rf /run/systemd/system/t-00-link.service")
         with contextlib.suppress(OSError):
             (host.root / "run/fleet/units/t-01-folder.service").rmdir()
         host.run("systemctl daemon-reload")
@@ -211,7 +212,7 @@ def test_f18_a_cloned_machine_is_refused_and_named(lab: Lab) -> None:
     lab.until_active(units)
     first, clone = lab[0], lab[2]
     mine = {key: value for key, value in lab.invocations().items() if key.startswith((f"{first}/", f"{lab[1]}/"))}
-    boots = {host: host.run("cat /proc/sys/kernel/random/boot_id").strip() for host in (first, clone)}
+    boot = json.loads(lab.keys("presence")[f"presence/{first.machine}"])["boot_id"]
     identity = clone.root / "etc/machine-id"
     try:
         identity.chmod(0o644)
@@ -225,8 +226,9 @@ def test_f18_a_cloned_machine_is_refused_and_named(lab: Lab) -> None:
 
         line = wait("the clone says why it is not there", 20, told)
         lab.note(line)
-        for text in (first.address, clone.address, boots[first], boots[clone]):
+        for text in (first.address, clone.address, f"(boot {boot})"):
             assert text in line
+        assert line.count("(boot ") == 2
         time.sleep(2 * TTL)
         leases = {c.key for c in lab.history() if c.key.endswith(f"presence/{first.machine}") and c.value is None}
         shown = {machine["id"]: machine["primaryIP"] for machine in first.collect("machines", "machines")}
@@ -409,7 +411,7 @@ def test_f21_crash_loops_write_little(lab: Lab) -> None:
     many = [
         oracle.Violation("L3", f"the state of {name} was written {number} times in {seconds:.0f} s")
         for name, number in writes.items()
-        if number > (10 if name in ended else 8 + seconds)
+        if number > (10 if name in ended else 8 + 0.6 * seconds)
     ]
     good = {name: witness() for name in names(3, "t-good-")}
     late = clock()

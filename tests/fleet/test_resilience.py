@@ -526,3 +526,34 @@ async def test_without_space_nothing_stops_and_the_api_names_the_cure(
         await client.close()
         await machine.stop()
         etcd.stop()
+
+
+# -- the same machine twice ------------------------------------------------------
+
+
+async def test_a_clone_is_refused_though_it_sees_the_same_boot_id(pair: list[FakeMachine], tmp_path: Path) -> None:
+    await put(pair[0], "u.service", SLEEP + f"[X-Fleet]\nMachineID={pair[0].id}\n")
+    await until(lambda: "u.service" in pair[0].systemd.active, "running")
+    clone = FakeMachine("a", pair[0].endpoints, tmp_path / "clone", ttl=TTL, prefix=pair[0].keys.prefix)
+    clone.ip, clone.boot = "192.0.2.200", pair[0].boot
+    await clone.boot_again()
+    try:
+        await until(lambda: "cloned" in clone.presence.problem, "it says why")
+        assert pair[0].ip in clone.presence.problem
+        await asyncio.sleep(2 * TTL)
+        assert clone.presence.lease is None
+        assert not clone.systemd.calls["start"]
+        assert not list((clone.directory / "units").iterdir())
+        assert pair[0].systemd.starts["u.service"] == 1
+        assert not pair[0].systemd.stops
+    finally:
+        await clone.stop()
+
+
+async def test_a_machine_with_another_address_is_itself_still(pair: list[FakeMachine]) -> None:
+    lease = pair[0].presence.lease
+    assert lease is not None
+    pair[0].ip = "192.0.2.99"
+    pair[0].ttl = TTL + 1  # so that the lease cannot be taken up
+    await pair[0].restart()
+    await until(lambda: pair[0].presence.lease is not None, "present", 1.5)
