@@ -211,6 +211,8 @@ class Presence:
         lease_id, nonce = record.get("lease"), record.get("nonce")
         if not isinstance(lease_id, int) or not isinstance(nonce, str) or record.get("ttl") != self.ttl:
             return None
+        if record.get("machine") != self.machine.id:
+            return None  # the machine had another id, and who had that is to be gone
         lease = Lease(self.etcd, lease_id, self.ttl, now())
         try:
             await lease.renew()
@@ -239,7 +241,7 @@ class Presence:
         nonce = self._nonce = secrets.token_hex(8)
         lease = await Lease.grant(self.etcd, self.ttl)
         # Remembered before it is announced: should the answer be lost, the next try adopts what was written.
-        self.memory.keep("lease", {"lease": lease.id, "nonce": nonce, "ttl": self.ttl})
+        self.memory.keep("lease", {"lease": lease.id, "machine": self.machine.id, "nonce": nonce, "ttl": self.ttl})
         result = await self.etcd.txn(
             [e.if_mod(key, found.mod if found else 0)], [e.op_put(key, self._record(nonce), lease.id)]
         )

@@ -27,7 +27,7 @@ def test_without_fencing_f5_fails(lab: Lab) -> None:
 
 def test_without_compares_f8_fails(lab: Lab) -> None:
     """test_f8_a_paused_leader_wakes_up_as_nobody"""
-    with lab.fleetd_with("no_watchdog", "slow_engine", "compares_off"), pytest.raises(Violated) as caught:
+    with lab.fleetd_with("no_watchdog", "compares_off", "slow_engine"), pytest.raises(Violated) as caught:
         paused_leader(lab)
     lab.note(str(caught.value))
     assert "S6" in caught.value.invariants

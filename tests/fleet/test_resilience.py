@@ -550,6 +550,19 @@ async def test_a_clone_is_refused_though_it_sees_the_same_boot_id(pair: list[Fak
         await clone.stop()
 
 
+async def test_a_machine_that_got_another_id_lets_its_old_one_go(pair: list[FakeMachine]) -> None:
+    old = pair[0].keys.presence(pair[0].id)
+    await pair[0].crash()
+    pair[0].id = pair[1].id
+    await pair[0].boot_again()
+    await until(lambda: "cloned" in pair[0].presence.problem, "refused")
+    for _ in range(200):
+        if await pair[1].etcd.get(old) is None:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the old id is kept alive")
+
+
 async def test_a_machine_with_another_address_is_itself_still(pair: list[FakeMachine]) -> None:
     lease = pair[0].presence.lease
     assert lease is not None
