@@ -28,7 +28,7 @@ ssh: ## open a shell on a local host (HOST=core-01), or run one command there (C
 ##@ Tests
 .PHONY: test lint pytest units sanity integration molecule base apt-lists
 test: venv ## all of the stages below, up to the first that fails (KEEP_GOING=1: to the last)
-	@tools/stages.sh lint pytest units sanity integration molecule
+	@tools/stages.sh lint pytest units sanity integration molecule test-faults-quick
 
 LINTERS := lint-python lint-types lint-yaml lint-ansible lint-docs
 .PHONY: $(LINTERS)
@@ -75,6 +75,13 @@ base:
 # tests run the distribution's etcd, which apt knows only once it has a list of packages
 apt-lists:
 	@ls /var/lib/apt/lists/*Packages* >/dev/null 2>&1 || apt-get -qq update
+
+.PHONY: test-faults test-faults-quick
+test-faults-quick: venv ## a few faults on three local hosts, about three minutes (part of make test)
+	$(BIN)/pytest tests/faults -m quick
+
+test-faults: venv ## every fault on three local hosts, and broken variants that must be found: about fifty minutes
+	$(BIN)/pytest tests/faults
 
 ##@ Measurements
 .PHONY: bench-up bench-failover bench-scale

@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # What a unit of the fault tests runs: says that it started, that it runs (five times a second), and that it was stopped.
 # witness UNIT [SECONDS that stopping takes]
 # Runs under bash, where waiting starts no process, and under busybox's shell, in containers.
