@@ -223,6 +223,7 @@ class Etcd:
         self._token = ""
         self._first = 0
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
         self.cluster_id = 0
         """0 until the first answer, or set beforehand to the cluster that must answer."""
         self.revision = 0
@@ -237,11 +238,15 @@ class Etcd:
         """Requests sent, for the metrics."""
 
     async def close(self) -> None:
+        """Connections end. Who asks afterwards, a task that ends late for one, gets Unreachable."""
+        self._closed = True
         if self._session is not None:
             await self._session.close()
             self._session = None
 
     def _client(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise Unreachable("the connection to etcd was closed")
         if self._session is None:
             # With TLS switched off (tests) the connector takes True: the default context is never used for http URLs.
             connector = aiohttp.TCPConnector(ssl=self._tls if self._tls else None, limit=64)  # type: ignore[arg-type]

@@ -171,9 +171,10 @@ class FakeMachine:
 
     async def crash(self) -> None:
         """fleetd is killed: nothing is said to anybody."""
-        for task in [*self.tasks, *self.agent._workers.values()]:
+        tasks = [*self.tasks, *self.agent._workers.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self.tasks = []
         await self.etcd.close()
 

@@ -128,7 +128,9 @@ class Cluster(RuleBasedStateMachine):
         self.registry = Registry(MemoryEtcd(self.server), KEYS)  # type: ignore[arg-type]
         self.kinds: dict[str, str] = {}
         self.stuck: dict[str, str] = {}
-        """Where each unit that sticks was put first."""
+        """Where each unit that sticks was put since it sticks and is wanted."""
+        self.sticks: set[str] = set()
+        self.followed = 0
         self.checked = 0
         self._clock = engines.presence_now
         engines.presence_now = lambda: self.server.clock
@@ -265,21 +267,16 @@ class Cluster(RuleBasedStateMachine):
     def submit(self, name: str, kind: str, content: int) -> None:
         stored = self._stored(name)
         self.run(self.registry.put_unit(name, unit_options(kind, content), LAUNCHED, stored))
-        if self.kinds.get(name) != kind:
-            self.stuck.pop(name, None)
         self.kinds[name] = kind
 
     def change(self, name: str, desired: JobState) -> None:
         stored = self._stored(name)
         if stored is not None:
             assert self.run(self.registry.put_unit(name, None, desired, stored))
-            if desired == "inactive":
-                self.stuck.pop(name, None)
 
     def destroy(self, name: str) -> None:
         assert self.run(self.registry.delete_unit(name)) == (name in self.kinds)
         self.kinds.pop(name, None)
-        self.stuck.pop(name, None)
 
     def an_answer_to_a_writer_is_lost(self, name: str) -> None:
         """The write of somebody who knows an older state is refused, and one whose answer is lost is there once."""
@@ -540,11 +537,25 @@ class Cluster(RuleBasedStateMachine):
 
     @invariant()
     def what_sticks_stays(self) -> None:
-        for name, kind in self.kinds.items():
-            kv = self.server.keys.get(KEYS.target(name))
-            machine = decode_target(kv.key, kv.value).machine if kv is not None else ""
-            if kind == "sticky" and machine:
+        """From the revision at which a unit sticks and is wanted, all of its targets are one machine."""
+        for event in self.server.history[self.followed :]:
+            kind, _machine, name = KEYS.split(event.key)
+            if kind == "unit":
+                self._follow_owner(event, name)
+            elif kind == "target" and event.kv is not None and name in self.sticks:
+                machine = decode_target(event.key, event.kv.value).machine
                 assert self.stuck.setdefault(name, machine) == machine, f"{name} moved to {machine[0]}"
+        self.followed = len(self.server.history)
+
+    def _follow_owner(self, event: e.WatchEvent, name: str) -> None:
+        """Who takes a unit back, even for a moment, lets its place go."""
+        unit = None if event.kv is None else decode_unit(event.key, name, event.kv.value)
+        sticks = unit is not None and unit.desired != "inactive" and "Sticky" in {o.name for o in unit.options}
+        if sticks and name not in self.sticks:
+            self.sticks.add(name)
+        elif not sticks:
+            self.sticks.discard(name)
+            self.stuck.pop(name, None)
 
     @invariant()
     def what_may_stay_stays(self) -> None:
