@@ -24,6 +24,7 @@ import typing as t
 
 PACKAGE_NAME = re.compile(r"^[a-z0-9][a-z0-9+.-]+$")
 ALL_PACKAGES = "*"
+TEXT_LIMIT = 4096  # characters of a file that is looked at
 DPKG_QUERY = ("dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package} ${Version}\n")
 TCP_LISTEN, UDP_UNCONNECTED = "0A", "07"
 # Documentation prefixes (RFC 5737, RFC 3849): "connecting" a UDP socket sends nothing, it only asks the routing table.
@@ -328,7 +329,18 @@ def read_ntp_synchronized() -> bool | None:
     return maxerror < 16_000_000
 
 
-def read_host(packages: t.Sequence[str], ports: bool) -> dict[str, t.Any]:
+def read_path(path: str) -> dict[str, str]:
+    """What is at a path: its kind, one of absent, file, directory, other, and the beginning of a file's text."""
+    if os.path.isdir(path):
+        kind = "directory"
+    elif os.path.isfile(path):
+        kind = "file"
+    else:
+        kind = "other" if os.path.lexists(path) else "absent"
+    return {"kind": kind, "text": _read(path)[:TEXT_LIMIT] if kind == "file" else ""}
+
+
+def read_host(packages: t.Sequence[str], ports: bool, look_at: t.Mapping[str, str] | None = None) -> dict[str, t.Any]:
     """Read everything C(host_info) returns. Raises ValueError for a name that no package can have."""
     for name in packages:
         if name != ALL_PACKAGES and not PACKAGE_NAME.match(name):
@@ -360,6 +372,7 @@ def read_host(packages: t.Sequence[str], ports: bool) -> dict[str, t.Any]:
         "cpus": os.cpu_count() or 1,
         "apt_cache_age": read_apt_cache_age(now),
     }
+    host["paths"] = {name: read_path(str(path)) for name, path in (look_at or {}).items()}
     if ports:
         host["listening"] = read_listening()
     host["packages"] = parse_packages(_finish(dpkg))

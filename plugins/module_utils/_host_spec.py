@@ -13,10 +13,12 @@ import base64
 import binascii
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import tempfile
 import typing as t
+import zlib
 
 from ansible_collections.flotilla.cluster.plugins.module_utils import _host_plan as plans
 from ansible_collections.flotilla.cluster.plugins.module_utils import _host_system as system
@@ -29,8 +31,7 @@ _OWNER = {
     "group": {"type": "str", "default": "root"},
 }
 
-ARGUMENTS: dict[str, t.Any] = {
-    "name": {"type": "str", "required": True},
+SERVICE: dict[str, t.Any] = {
     "groups": {
         "type": "list",
         "elements": "dict",
@@ -95,10 +96,13 @@ ARGUMENTS: dict[str, t.Any] = {
         "options": {
             "root": {"type": "str", "required": True},
             "link": {"type": "str", "default": "current"},
-            "files": {"type": "dict", "required": True},
+            "files": {"type": "dict"},
+            "packed": {"type": "str"},
             "compile": {"type": "bool", "default": True},
             "restart": {"type": "bool", "default": True},
         },
+        "mutually_exclusive": [("files", "packed")],
+        "required_one_of": [("files", "packed")],
     },
     "absent": {"type": "list", "elements": "str", "default": []},
     "enabled": {"type": "bool", "default": True},
@@ -131,6 +135,19 @@ ARGUMENTS: dict[str, t.Any] = {
         "mutually_exclusive": [("url", "unix_socket")],
     },
     "ready_timeout": {"type": "int", "default": 60},
+    "wait": {"type": "bool", "default": True},
+}
+
+# One service by itself, or several of them. no_log for the same reason as that of files.
+ARGUMENTS: dict[str, t.Any] = {
+    "name": {"type": "str"},
+    **SERVICE,
+    "services": {
+        "type": "list",
+        "elements": "dict",
+        "no_log": True,
+        "options": {"name": {"type": "str", "required": True}, **SERVICE},
+    },
 }
 
 
@@ -196,11 +213,22 @@ def _file(item: t.Mapping[str, t.Any]) -> plans.FileSpec:
     )
 
 
+def _unpack(packed: str, option: str) -> dict[str, t.Any]:
+    try:
+        files = json.loads(zlib.decompress(base64.b64decode(packed, validate=True)))
+    except (ValueError, zlib.error):
+        files = None
+    if not isinstance(files, dict):
+        raise ValueError(f"{option}: packed is not what lookup file_tree makes with packed=true.")
+    return files
+
+
 def _tree(item: t.Mapping[str, t.Any]) -> plans.TreeSpec:
     root = _path(item["root"], "trees")
-    if not item["files"]:
+    contents = item["files"] if item.get("packed") is None else _unpack(item["packed"], f"trees[{root}]")
+    if not contents:
         raise ValueError(f"trees[{root}]: files is empty; a tree needs at least one file.")
-    for relative in item["files"]:
+    for relative in contents:
         if (
             not relative
             or relative.startswith("/")
@@ -211,7 +239,7 @@ def _tree(item: t.Mapping[str, t.Any]) -> plans.TreeSpec:
     link = item["link"]
     if not link or "/" in link or link in (".", "..") or plans.VERSION_NAME.match(link):
         raise ValueError(f"trees[{root}]: link {link!r} must be a plain name that cannot be taken for a version.")
-    files = {relative: str(text).encode() for relative, text in item["files"].items()}
+    files = {relative: str(text).encode() for relative, text in contents.items()}
     return plans.TreeSpec(root=root, files=files, link=link, compile=item["compile"], restart=item["restart"])
 
 
@@ -283,8 +311,15 @@ def _summary(text: str) -> str:
     return f"({len(text)} characters, sha256 {hashlib.sha256(text.encode()).hexdigest()[:12]})"
 
 
+def described(params: t.Mapping[str, t.Any]) -> list[t.Mapping[str, t.Any]]:
+    """The parameters of each service."""
+    return [params] if params["services"] is None else list(params["services"])
+
+
 def printable(params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """Parameters for the invocation that Ansible returns: contents as summaries, sensitive ones not at all."""
+    if params.get("services") is not None:
+        return {"services": [{**service, **printable(service)} for service in params["services"]]}
     files = []
     for item in params["files"]:
         shown = dict(item)
@@ -292,17 +327,21 @@ def printable(params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
             if shown.get(key) is not None:
                 shown[key] = HIDDEN if item["sensitive"] else _summary(str(shown[key]))
         files.append(shown)
-    trees = [
-        {**item, "files": {path: _summary(str(text)) for path, text in item["files"].items()}}
-        for item in params["trees"]
-    ]
+    trees = []
+    for item in params["trees"]:
+        shown = {**item}
+        if shown.get("packed") is not None:
+            shown["packed"] = _summary(shown["packed"])
+        else:
+            shown["files"] = {path: _summary(str(text)) for path, text in item["files"].items()}
+        trees.append(shown)
     return {"files": files, "trees": trees}
 
 
 def secrets(params: t.Mapping[str, t.Any]) -> set[str]:
     """Texts for Ansible to blank out wherever they turn up in the result: sensitive contents and their longer lines."""
     found: set[str] = set()
-    for item in params["files"]:
+    for item in [file for service in described(params) for file in service["files"]]:
         if not item["sensitive"]:
             continue
         texts = [str(item[key]) for key in ("content", "content_b64") if item.get(key)]

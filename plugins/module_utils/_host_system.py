@@ -293,13 +293,14 @@ def locked(unit: str) -> t.Iterator[None]:
         yield
 
 
-def clean_up(desired: Desired) -> None:
+def clean_up(services: t.Sequence[Desired]) -> None:
     """Remove what a killed run left beside its targets. Call it within `locked`."""
-    for spec in desired.files:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            os.unlink(_temporary_name(spec.path))
-    for tree in desired.trees:
-        shutil.rmtree(os.path.join(tree.root, TREE_TEMPORARY), ignore_errors=True)
+    for desired in services:
+        for spec in desired.files:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(_temporary_name(spec.path))
+        for tree in desired.trees:
+            shutil.rmtree(os.path.join(tree.root, TREE_TEMPORARY), ignore_errors=True)
 
 
 # --- writing ---------------------------------------------------------------------------------------------------
@@ -522,24 +523,30 @@ def stop_units(name: str, plan: Plan, timeout: float) -> None:
         _systemctl("disable", plan.disable, "Disabling " + ", ".join(plan.disable), flags=["--quiet"])
 
 
-def change_unit_files(plan: Plan) -> None:
-    """Enable and reload. Each of the first ones reloads by itself, so only one reload happens."""
-    if plan.reenable:
-        _systemctl("reenable", plan.reenable, "Enabling " + ", ".join(plan.reenable), flags=["--quiet"])
-    if plan.enable:
-        _systemctl("enable", plan.enable, "Enabling " + ", ".join(plan.enable), flags=["--quiet"])
-    if plan.reload and not (plan.reenable or plan.enable):
+def change_unit_files(plans: t.Sequence[Plan]) -> None:
+    """Enable and reload, for all plans at once. Each of the first ones reloads by itself, so one reload happens."""
+    reenable = list(dict.fromkeys(name for plan in plans for name in plan.reenable))
+    enable = list(dict.fromkeys(name for plan in plans for name in plan.enable))
+    if reenable:
+        _systemctl("reenable", reenable, "Enabling " + ", ".join(reenable), flags=["--quiet"])
+    if enable:
+        _systemctl("enable", enable, "Enabling " + ", ".join(enable), flags=["--quiet"])
+    if any(plan.reload for plan in plans) and not (reenable or enable):
         _systemctl("daemon-reload", [], "Reloading systemd")
 
 
-def start_units(name: str, plan: Plan, before: UnitState, timeout: float) -> None:
-    """Start or restart the unit and its sockets, in an order systemd accepts."""
+def start_units(name: str, plan: Plan, before: UnitState, timeout: float, block: bool = True) -> None:
+    """Start or restart the unit and its sockets, in an order systemd accepts.
+
+    Without `block` it does not wait until the unit itself has started.
+    """
+    flags = [] if block else ["--no-block"]
     if before.active == "failed":
         # Otherwise a unit that used up its start limit would be refused.
         run(["systemctl", "reset-failed", "--", name])
     sockets = [*plan.start_sockets, *plan.restart_sockets]
     if plan.action == "restart" and not sockets:
-        _systemctl("restart", [name], f"Restarting {name}", timeout)
+        _systemctl("restart", [name], f"Restarting {name}", timeout, flags)
         return
     stop = [*([name] if plan.action == "restart" else []), *plan.restart_sockets]
     if stop:
@@ -547,7 +554,7 @@ def start_units(name: str, plan: Plan, before: UnitState, timeout: float) -> Non
     if sockets:
         _systemctl("start", sockets, f"Starting {', '.join(sockets)}", timeout)
     if plan.action in ("start", "restart"):
-        _systemctl("start", [name], f"Starting {name}", timeout)
+        _systemctl("start", [name], f"Starting {name}", timeout, flags)
 
 
 def journal_tail(name: str, since: float, lines: int = 15) -> list[str]:

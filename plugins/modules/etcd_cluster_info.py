@@ -149,9 +149,9 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster imp
     look,
     problems_of,
 )
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_local import parse_bootstrap
 
 PAUSE = 0.3
-VARIABLE = "FLOTILLA_ETCD_BOOTSTRAP="
 
 
 def read_local(data_dir: str, bootstrap_file: str | None) -> dict[str, t.Any]:
@@ -160,11 +160,9 @@ def read_local(data_dir: str, bootstrap_file: str | None) -> dict[str, t.Any]:
     if bootstrap_file:
         try:
             with open(bootstrap_file, encoding="utf-8") as handle:
-                lines = [line.strip() for line in handle]
+                bootstrap = parse_bootstrap(handle.read())
         except FileNotFoundError:
-            lines = []
-        values = [line[len(VARIABLE) :] for line in lines if line.startswith(VARIABLE)]
-        bootstrap = values[-1].strip('"') if values else ""
+            bootstrap = ""
     return {"data": os.path.isdir(os.path.join(data_dir, "member")), "bootstrap": bootstrap}
 
 

@@ -28,6 +28,10 @@ options:
     description: Whether to return the ports that somebody listens on.
     type: bool
     default: true
+  look_at:
+    description: Paths to look at, by names of your choice.
+    type: dict
+    default: {}
 notes:
   - Needs nothing but Python's standard library on the host. Run it as root, else it cannot tell who listens on a port.
 seealso:
@@ -126,6 +130,13 @@ host:
     packages:
       description: Installed versions of O(packages); those that are not installed are left out.
       type: dict
+    paths:
+      description: What is at the paths of O(look_at), by the same names.
+      type: dict
+      sample:
+        etcd_data:
+          kind: directory
+          text: ''
     virtualization:
       description: What C(systemd-detect-virt) says; V(none) on bare metal.
       type: str
@@ -161,11 +172,12 @@ def main() -> None:
         argument_spec={
             "packages": {"type": "list", "elements": "str", "default": []},
             "ports": {"type": "bool", "default": True},
+            "look_at": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
     try:
-        host = read_host(module.params["packages"], module.params["ports"])
+        host = read_host(module.params["packages"], module.params["ports"], module.params["look_at"])
     except ValueError as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, host=host)

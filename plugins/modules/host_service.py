@@ -8,11 +8,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: host_service
-short_description: Make one systemd service match its description
+short_description: Make systemd services match their descriptions
 version_added: 1.0.0
 description:
   - Makes accounts, directories, files, links and versioned trees, enables and starts the unit, restarts it when what it
-    runs is not what is on disk, and waits until it answers; all in one module call.
+    runs is not what is on disk, and waits until it answers; all in one module call, for one service or for several.
   - Everything is looked at first. Nothing is written when the host already matches, and nothing at all when one entry
     cannot be carried out.
   - All new files are written beside their targets, checked with their O(files[].validate) command and only then
@@ -39,10 +39,11 @@ attributes:
       - A unit that ends by itself, such as C(Type=oneshot) without C(RemainAfterExit=yes), is started by each call.
 options:
   name:
-    description: Name of the systemd unit, for example V(etcd.service).
+    description:
+      - Name of the systemd unit, for example V(etcd.service).
+      - Exactly one of O(name) and O(services) is needed.
     type: str
-    required: true
-  groups:
+  groups: &groups
     description: System groups that have to exist.
     type: list
     elements: dict
@@ -52,7 +53,7 @@ options:
         description: Name of the group.
         type: str
         required: true
-  users:
+  users: &users
     description:
       - System users that have to exist.
       - A user that exists keeps its home, shell and primary group; missing supplementary groups are added.
@@ -80,7 +81,7 @@ options:
         type: list
         elements: str
         default: []
-  directories:
+  directories: &directories
     description: Directories that have to exist. Parents that are missing are made with mode V(0755).
     type: list
     elements: dict
@@ -102,7 +103,7 @@ options:
         description: Mode in octal.
         type: str
         default: '0755'
-  files:
+  files: &files
     description: Files that have to exist with this content. A link in the way is replaced by the file.
     type: list
     elements: dict
@@ -144,7 +145,7 @@ options:
         description: Whether the unit has to restart to see a new content.
         type: bool
         default: true
-  links:
+  links: &links
     description: Symbolic links that have to exist. Only a link is replaced; anything else in the way is an error.
     type: list
     elements: dict
@@ -162,7 +163,7 @@ options:
         description: Whether the unit has to restart to see a new target.
         type: bool
         default: true
-  trees:
+  trees: &trees
     description:
       - Directories of text files that are switched as a whole.
       - A tree lives in C(<root>/<version>), where the version is made from its content, and C(<root>/<link>) points at
@@ -180,9 +181,11 @@ options:
         type: str
         default: current
       files:
-        description: Relative paths and their contents.
+        description: Relative paths and their contents. Exactly one of O(trees[].files) and O(trees[].packed) is needed.
         type: dict
-        required: true
+      packed:
+        description: The same as one text, from P(flotilla.cluster.file_tree#lookup) with its option C(packed).
+        type: str
       compile:
         description: Whether to compile Python files, with the Python that runs this module.
         type: bool
@@ -191,30 +194,30 @@ options:
         description: Whether the unit has to restart to see a new version.
         type: bool
         default: true
-  absent:
+  absent: &absent
     description:
       - Files, links and directories to remove, directories with all they hold.
       - Removing something restarts the unit.
     type: list
     elements: str
     default: []
-  enabled:
+  enabled: &enabled
     description: Whether the unit and its O(sockets) start at boot.
     type: bool
     default: true
-  state:
+  state: &state
     description: Whether the unit runs.
     type: str
     choices: [started, stopped]
     default: started
-  sockets:
+  sockets: &sockets
     description:
       - Units that are enabled and started before the unit, for example V(fleet.socket). They are stopped with it, too.
       - A socket whose own unit file is in O(files) is restarted with the unit when that file changes.
     type: list
     elements: str
     default: []
-  restart:
+  restart: &restart
     description:
       - What to do when the running unit does not run what is on disk. A unit that does not run is started in any case.
       - V(auto) restarts it.
@@ -224,7 +227,7 @@ options:
     type: str
     choices: [auto, defer, never]
     default: auto
-  ready:
+  ready: &ready
     description:
       - Checks that have to pass before the module ends. They are not run in check mode.
       - They run in each call, also when nothing changed, so a service that has stopped answering is found.
@@ -275,10 +278,43 @@ options:
       contains:
         description: Text that the answer has to contain.
         type: str
-  ready_timeout:
+  ready_timeout: &ready_timeout
     description: Seconds to wait for the unit to start and for all checks to pass.
     type: int
     default: 60
+  wait: &wait
+    description:
+      - Whether to wait until the unit has started and its checks pass, and to fail when it does not come to that.
+      - V(false) starts it without waiting, tries each check once and returns RV(ready). It suits a service that needs
+        other hosts, when those get their turn later.
+    type: bool
+    default: true
+  services:
+    description:
+      - Several services in one call. Each entry has the options of this module.
+      - All are looked at before the first change; their files are written one after the other, systemd is told once,
+        and they start side by side. When one does not come up, the others still do before the call fails.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: Name of the systemd unit.
+        type: str
+        required: true
+      groups: *groups
+      users: *users
+      directories: *directories
+      files: *files
+      links: *links
+      trees: *trees
+      absent: *absent
+      enabled: *enabled
+      state: *state
+      sockets: *sockets
+      restart: *restart
+      ready: *ready
+      ready_timeout: *ready_timeout
+      wait: *wait
 notes:
   - The unit file is one of O(files). systemd is reloaded when a file below C(/etc/systemd/system),
     C(/run/systemd/system) or C(/usr/lib/systemd) changes, or when it says that it should be.
@@ -324,53 +360,77 @@ EXAMPLES = r"""
       - path: /etc/docker/daemon.json
         content: '{"live-restore": true}'
   register: docker
+
+- name: Run two services that start side by side
+  flotilla.cluster.host_service:
+    services:
+      - name: hello.service
+        ready:
+          - type: tcp
+            port: 8000
+      - name: docker.service
+        sockets: [docker.socket]
 """
 
 RETURN = r"""
 files_changed:
   description: Paths that were written, fixed, linked or removed, sorted.
-  returned: success
+  returned: success, with O(name)
   type: list
   elements: str
   sample: [/etc/systemd/system/hello.service]
 started:
   description: Whether the unit was started.
-  returned: success
+  returned: success, with O(name)
   type: bool
   sample: false
 restarted:
   description: Whether the unit was restarted.
-  returned: success
+  returned: success, with O(name)
   type: bool
   sample: true
 restart_pending:
   description: Whether the running unit still has to restart, because O(restart=defer) said so.
-  returned: success
+  returned: success, with O(name)
   type: bool
   sample: false
 restart_reasons:
   description: Why the unit was restarted or has to be, as sentences.
-  returned: success
+  returned: success, with O(name)
   type: list
   elements: str
   sample: [/etc/systemd/system/hello.service changes]
 active_state:
   description: State of the unit at the end, as systemd names it. In check mode, the state it would have.
-  returned: success
+  returned: success, with O(name)
   type: str
   sample: active
 invocation_id:
   description:
     - systemd's identity of this run of the unit; empty when it does not run. In check mode, that of the present run.
-  returned: success
+  returned: success, with O(name)
   type: str
   sample: 0f1e2d3c4b5a69788796a5b4c3d2e1f0
 trees:
   description: For each O(trees[].root) the directory of the version in use.
-  returned: success
+  returned: success, with O(name)
   type: dict
   sample:
     /usr/lib/flotilla/fleet: /usr/lib/flotilla/fleet/9f2c7be01d34
+ready:
+  description: Whether the checks passed. Only with O(wait=false) it can be V(false).
+  returned: success, with O(name)
+  type: bool
+  sample: true
+services:
+  description: What is returned about each of the O(services), by the name of the unit, with C(changed) of its own.
+  returned: success, with O(services)
+  type: dict
+  sample:
+    hello.service:
+      changed: false
+      active_state: active
+      ready: true
 not_ready:
   description: The checks that never passed and their last answers.
   returned: when the unit did not become ready
@@ -385,140 +445,76 @@ journal:
   sample: []
 """
 
-import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flotilla.cluster.plugins.module_utils import _host_plan as plans
+from ansible_collections.flotilla.cluster.plugins.module_utils import _host_run as runs
 from ansible_collections.flotilla.cluster.plugins.module_utils import _host_spec as spec
 from ansible_collections.flotilla.cluster.plugins.module_utils import _host_system as system
 
-# What the unit said since then belongs to this run.
-BEGIN = time.time()
 
-
-def fail_unit(module: AnsibleModule, name: str, message: str, **more: t.Any) -> t.NoReturn:
-    """Fail with the state of the unit and the end of its journal."""
-    unit = system.look_at_units([name])[name]
-    journal = system.journal_tail(name, BEGIN)
-    said = " Its journal ends with:\n" + "\n".join(journal) if journal else " Its journal is empty."
-    module.fail_json(msg=f"{message} {name} is {unit.active} ({unit.sub}).{said}", journal=journal, **more)
-
-
-def act(module: AnsibleModule, desired: plans.Desired, observed: plans.Observed, plan: plans.Plan) -> plans.UnitState:
-    """Carry out a plan and wait until the unit answers. Returns the state of the unit at the end."""
-    name = desired.name
-    digest = plans.restart_digest(desired)
-    before = observed.units.get(name, plans.UnitState())
-    deadline = time.monotonic() + module.params["ready_timeout"]
-
-    def mark_pending() -> None:
-        if before.running:
-            system.write_stamp(name, plans.Stamp(digest, before.invocation, pending=desired.restart != "never"))
-
-    try:
-        system.stop_units(name, plan, module.params["ready_timeout"])
-        system.write_plan(plan, mark_pending)
-        system.change_unit_files(plan)
-        if desired.state == "stopped":
-            return system.look_at_units([name])[name] if plan.changed else before
-        system.start_units(name, plan, before, max(1.0, deadline - time.monotonic()))
-    except system.UnitError as error:
-        problem = f"{error}."
-    else:
-        problem = ""
-    if problem:
-        fail_unit(module, name, problem)
-
-    after = system.look_at_units([name])[name] if plan.action != "none" else before
-    if not plan.restart_due:
-        stamp = plans.Stamp(digest, after.invocation)
-        if stamp != observed.stamp or plan.touches_running:
-            system.write_stamp(name, stamp)
-    return wait(module, name, after, deadline, settled=plan.action == "none" and after.active == "active")
-
-
-def wait(module: AnsibleModule, name: str, unit: plans.UnitState, deadline: float, settled: bool) -> plans.UnitState:
-    """Wait until all checks pass and the unit is up; fail with the reason when it does not come to that."""
-    checks = module.params["ready"]
-    missing: list[str] = []
-    if checks:
-        from ansible_collections.flotilla.cluster.plugins.module_utils import _host_ready
-
-        def alive() -> bool:
-            return system.look_at_units([name])[name].active != "failed"
-
-        missing = _host_ready.wait_ready(checks, deadline, alive)
-        settled = settled and not missing
-    if missing:
-        took = module.params["ready_timeout"] - (deadline - time.monotonic())
-        message = f"{name} is not ready after {took:.0f} s: {'; '.join(missing)}."
-        fail_unit(module, name, message, not_ready=missing)
-    if not settled:
-        unit = system.look_at_units([name])[name]
-        while unit.active in ("activating", "reloading") and unit.sub != "auto-restart" and time.monotonic() < deadline:
-            time.sleep(0.1)
-            unit = system.look_at_units([name])[name]
-        if not unit.running and not (unit.active == "inactive" and unit.succeeded):
-            fail_unit(module, name, f"{name} was started but did not stay up.")
-    return unit
-
-
-def make_it_so(module: AnsibleModule, desired: plans.Desired) -> dict[str, t.Any]:
-    """Look, decide and, unless in check mode, act. Returns the module's result."""
-    observed = system.observe(desired)
-    plan = plans.make_plan(desired, observed)
-    problems = [*plan.problems, *([] if module.check_mode else plan.unknown_owners)]
+def make_it_so(module: AnsibleModule, services: t.Sequence[runs.Service]) -> str:
+    """Look, decide and, unless in check mode, act. Returns why nothing was changed, or ""."""
+    for service in services:
+        service.look()
+    problems = runs.problems_of(services, module.check_mode)
     if problems:
-        module.fail_json(msg="Nothing was changed, because this cannot be carried out: " + " ".join(problems))
-    result: dict[str, t.Any] = {
-        "changed": plan.changed,
-        "files_changed": plan.paths,
-        "started": plan.action == "start",
-        "restarted": plan.action == "restart",
-        "restart_pending": plan.restart_due,
-        "restart_reasons": list(plan.reasons) if plan.action == "restart" or plan.restart_due else [],
-        "trees": {tree.root: f"{tree.root}/{tree.version}" for tree in desired.trees},
-    }
-    if module._diff and plan.changed:
-        result["diff"] = spec.differences(desired, observed, plan)
-    if module.check_mode:
-        for sentence in plan.unknown_owners:
+        return "Nothing was changed, because this cannot be carried out: " + " ".join(problems)
+    if not module.check_mode:
+        runs.carry_out(services)
+        return ""
+    for service in services:
+        for sentence in service.planned.unknown_owners:
             module.warn(sentence)
-        spec.try_validators(plan)
-        unit = observed.units.get(desired.name, plans.UnitState())
-        active = {"none": unit.active, "stop": "inactive"}.get(plan.action, "active")
-    else:
-        unit = act(module, desired, observed, plan)
-        active = unit.active
-    return {**result, "active_state": active, "invocation_id": unit.invocation}
+        spec.try_validators(service.planned)
+    return ""
+
+
+def results_of(module: AnsibleModule, services: t.Sequence[runs.Service]) -> dict[str, t.Any]:
+    """The module's result."""
+    found = {service.name: service.result(module.check_mode, module._diff) for service in services}
+    if module.params["services"] is None:
+        return next(iter(found.values()))
+    diff = [part for one in found.values() for part in one.pop("diff", [])]
+    return {
+        "changed": any(one["changed"] for one in found.values()),
+        "services": found,
+        **({"diff": diff} if diff else {}),
+    }
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(argument_spec=spec.ARGUMENTS, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec=spec.ARGUMENTS,
+        supports_check_mode=True,
+        mutually_exclusive=[("name", "services")],
+        required_one_of=[("name", "services")],
+    )
     # The whole of files and trees was secret up to here; from here on, only what is sensitive.
     module.no_log_values = spec.secrets(module.params)
     params, module.params = module.params, {**module.params, **spec.printable(module.params)}
-    result: dict[str, t.Any] = {}
+    services: list[runs.Service] = []
+    more: dict[str, t.Any] = {}
     try:
-        desired = spec.desired_from(params)
+        services = [runs.Service(described) for described in spec.described(params)]
         if module.check_mode:
-            result = make_it_so(module, desired)
+            problem = make_it_so(module, services)
         else:
-            with system.locked(desired.name):
-                system.clean_up(desired)
-                result = make_it_so(module, desired)
+            with runs.locked(services):
+                system.clean_up([service.desired for service in services])
+                problem = make_it_so(module, services)
+    except runs.NotUp as error:
+        problem = error.message
+        more = {"journal": error.journal, **({"not_ready": error.not_ready} if error.not_ready else {})}
     except (ValueError, system.HostError) as error:
         problem = str(error)
     except OSError as error:
-        problem = f"{error.filename or params['name']}: {error.strerror or error}"
-    else:
-        problem = ""
+        problem = f"{error.filename or 'this host'}: {error.strerror or error}"
     # Outside of the handlers, so that Ansible adds no traceback to what is a sentence for the user.
     if problem:
-        module.fail_json(msg=problem)
-    module.exit_json(**result)
+        module.fail_json(msg=problem, **more)
+    module.exit_json(**results_of(module, services))
 
 
 if __name__ == "__main__":

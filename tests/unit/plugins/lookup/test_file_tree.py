@@ -8,6 +8,7 @@ import pytest
 from ansible.errors import AnsibleLookupError
 from ansible.parsing.dataloader import DataLoader
 from ansible_collections.flotilla.cluster.plugins.lookup.file_tree import LookupModule
+from ansible_collections.flotilla.cluster.plugins.module_utils import _host_spec as spec
 
 
 @pytest.fixture
@@ -50,3 +51,15 @@ def test_what_cannot_be_read_is_one_sentence(tree):
     (tree / "binary.py").write_bytes(b"\xff\xfe")
     with pytest.raises(AnsibleLookupError, match="cannot read"):
         run(tree)
+
+
+def test_packed_is_what_host_service_unpacks(tree):
+    [packed] = run(tree, packed=True)
+    assert run(tree, packed=True) == [packed]
+    files = {"root": "/usr/lib/app", "link": "current", "compile": False, "restart": True, "files": None}
+    assert spec._tree({**files, "packed": packed}) == spec._tree({**files, "files": run(tree)[0]})
+
+
+def test_a_folder_of_this_collection():
+    [found] = run("fleet/flotilla_fleet", collection=True, pattern="scheduler.py")
+    assert list(found) == ["scheduler.py"]

@@ -174,3 +174,16 @@ def test_the_module_changes_nothing(run_module: t.Callable[..., dict[str, t.Any]
     result = run_module("host_info", packages=["*"], ports=False, _ansible_check_mode=True)
     assert result["changed"] is False
     assert set(result["host"]) >= {"os", "arch", "machine_id", "boot_id", "time", "users", "groups", "virtualization"}
+
+
+def test_what_is_at_a_path(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text\n")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    looked = {"file": "file", "folder": ".", "nothing": "nothing", "link": "dangling"}
+    host = facts.read_host([], ports=False, look_at={name: str(tmp_path / path) for name, path in looked.items()})
+    assert host["paths"] == {
+        "file": {"kind": "file", "text": "text\n"},
+        "folder": {"kind": "directory", "text": ""},
+        "nothing": {"kind": "absent", "text": ""},
+        "link": {"kind": "other", "text": ""},
+    }

@@ -497,6 +497,97 @@ def test_a_unit_that_does_not_answer_is_reported_with_what_was_asked(world: Worl
     assert not again["changed"]
 
 
+# --- several services ---------------------------------------------------------------------------------------------
+
+
+class Two(t.NamedTuple):
+    world: World
+    services: list[dict[str, t.Any]]
+
+    def run(self, *changes: dict[str, t.Any], **more: t.Any) -> dict[str, t.Any]:
+        changed = [{**one, **change} for one, change in zip(self.services, changes or ({}, {}), strict=True)]
+        return self.world.run_module("host_service", services=changed, **more)
+
+
+@pytest.fixture
+def two(world: World) -> Two:
+    other = {
+        "name": "other.service",
+        "files": [{"path": str(world.units / "other.service"), "content": UNIT_TEXT, **world.owner}],
+    }
+    return Two(world, [world.describe(), other])
+
+
+def test_several_services_come_up_in_one_call(two: Two) -> None:
+    result = two.run()
+    assert result["changed"]
+    assert {name: one["active_state"] for name, one in result["services"].items()} == {
+        UNIT: "active",
+        "other.service": "active",
+    }
+    first, *starts = two.world.systemd.calls
+    assert first == f"enable {UNIT} other.service"
+    assert sorted(starts) == ["start other.service", f"start {UNIT}"]
+    two.world.assert_runs_what_is_on_disk(1)
+
+    two.world.systemd.calls.clear()
+    again = two.run()
+    assert not again["changed"]
+    assert not any(one["changed"] for one in again["services"].values())
+    assert two.world.systemd.calls == []
+
+
+def test_only_the_service_that_changed_restarts_and_is_shown(two: Two) -> None:
+    two.run()
+    two.world.systemd.calls.clear()
+    result = two.run(
+        {}, {"files": [{**two.services[1]["files"][0], "content": UNIT_TEXT + "# new\n"}]}, _ansible_diff=True
+    )
+    assert result["services"]["other.service"]["restarted"]
+    assert not result["services"][UNIT]["changed"]
+    assert [part["after_header"] for part in result["diff"]] == [
+        str(two.world.units / "other.service"),
+        "other.service",
+    ]
+    assert two.world.systemd.calls == ["daemon-reload", "restart other.service"]
+
+
+def test_nothing_is_changed_when_one_of_them_cannot_be_carried_out(two: Two) -> None:
+    (two.world.units / "other.service").mkdir()
+    result = two.run()
+    assert "should be a file but is a directory" in result["msg"]
+    assert two.world.systemd.calls == []
+    assert not (two.world.units / UNIT).exists()
+
+
+def test_two_services_may_not_describe_one_file(two: Two) -> None:
+    result = two.run({}, {"files": two.services[0]["files"]})
+    assert f"is described for {UNIT} and for other.service; keep one of them." in result["msg"]
+    assert two.world.systemd.calls == []
+
+
+def test_others_come_up_when_one_does_not(two: Two) -> None:
+    failing = {"ready": [{"type": "command", "argv": ["false"]}], "ready_timeout": 1}
+    result = two.run({}, failing)
+    assert result["msg"].startswith("other.service is not ready after 1 s: 'false': it ended with 1: .")
+    assert result["journal"]
+    two.world.assert_runs_what_is_on_disk(1)
+
+
+def test_without_waiting_it_is_said_whether_it_is_ready(two: Two) -> None:
+    result = two.run({}, {"ready": [{"type": "command", "argv": ["false"]}], "wait": False})
+    assert result["services"][UNIT]["ready"]
+    assert not result["services"]["other.service"]["ready"]
+    again = two.run({}, {"ready": [{"type": "command", "argv": ["true"]}], "wait": False})
+    assert again["services"]["other.service"]["ready"]
+    assert not again["changed"]
+
+
+def test_one_name_or_several_services(world: World) -> None:
+    assert "mutually exclusive" in world.run_module("host_service", name=UNIT, services=[{"name": UNIT}])["msg"]
+    assert "one of the following is required" in world.run_module("host_service", ready_timeout=3)["msg"]
+
+
 def test_a_masked_unit_is_refused(world: World) -> None:
     (world.units / UNIT).write_text(UNIT_TEXT)
     world.unit.masked = True

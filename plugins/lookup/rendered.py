@@ -1,0 +1,90 @@
+# Copyright (c) 2026, flotilla.cluster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+name: rendered
+short_description: Texts of a role's files and templates
+version_added: 1.0.0
+author:
+  - flotilla.cluster contributors (@flotilla-cluster)
+description:
+  - Returns the text of each template with the variables of the host, like P(ansible.builtin.template#lookup), but also
+    outside of the role that has the template, so that one task can carry out what several roles describe.
+  - It takes a fraction of that one's time, because it neither copies all variables nor looks at the template's owner.
+    In return templates cannot include others, and of the variables about the template there is only
+    C(ansible_managed).
+options:
+  _terms:
+    description: File names below the role's C(templates), or C(files) with O(raw).
+    type: list
+    elements: str
+    required: true
+  role:
+    description: A role of this collection.
+    type: str
+    required: true
+  raw:
+    description: Whether to return files as they are.
+    type: bool
+    default: false
+"""
+
+EXAMPLES = r"""
+---
+- name: Show a unit
+  ansible.builtin.debug:
+    msg: "{{ lookup('flotilla.cluster.rendered', 'fleet.service.j2', role='fleet') }}"
+"""
+
+RETURN = r"""
+_list:
+  description: The text made of each template.
+  type: list
+  elements: str
+"""
+
+import os
+import typing as t
+
+import ansible.template
+from ansible.errors import AnsibleLookupError
+from ansible.plugins.lookup import LookupBase
+
+MANAGED = "Ansible managed"
+ROLES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "roles")
+
+
+def render(templar: t.Any, text: str, variables: t.Mapping[str, t.Any]) -> str:
+    """Render a text that comes from a file of the controller, as far as to a string and no further."""
+    fresh = templar.copy_with_new_env(available_variables=variables)
+    trust = getattr(ansible.template, "trust_as_template", None)
+    if trust is None:
+        # ansible-core 2.18 trusts all texts, and makes lists and numbers of those that look like one
+        return str(fresh.template(text, escape_backslashes=False, convert_data=False))
+    return str(fresh.template(trust(text), escape_backslashes=False))
+
+
+class LookupModule(LookupBase):
+    """The lookup."""
+
+    def run(self, terms: list[str], variables: t.Any = None, **kwargs: t.Any) -> list[str]:
+        """Return one text a template; AnsibleLookupError when one cannot be read."""
+        plugin: t.Any = self  # ansible-core's plugins have no annotations
+        plugin.set_options(var_options=variables, direct=kwargs)
+        raw = plugin.get_option("raw")
+        folder = os.path.join(ROLES, plugin.get_option("role"), "files" if raw else "templates")
+        known = {"ansible_managed": MANAGED, **variables}
+        result = []
+        for term in terms:
+            path = os.path.join(folder, term)
+            try:
+                with open(path, encoding="utf-8", newline="") as handle:
+                    text = handle.read()
+            except (OSError, UnicodeDecodeError) as exc:
+                raise AnsibleLookupError(f"rendered: cannot read {path}: {exc}") from exc
+            result.append(text if raw else render(plugin._templar, text, known))
+        return result
