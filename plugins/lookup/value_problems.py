@@ -79,25 +79,46 @@ def lean(options: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     return found
 
 
-def read_options(directory: str, role: str) -> dict[str, t.Any]:
-    """The lean options of a role's main entry point, {} when the role or its specification is not there."""
-    path = os.path.join(directory, role, "meta", "argument_specs.yml")
+def _read(directory: str, role: str, *path: str) -> t.Any:
+    """The content of a YAML file of a role, {} when it is not there."""
+    name = os.path.join(directory, role, *path)
     try:
-        with open(path, "rb") as stream:
-            specs = yaml.load(stream, Loader=LOADER)
-        return lean(specs["argument_specs"]["main"].get("options") or {})
+        with open(name, "rb") as stream:
+            return yaml.load(stream, Loader=LOADER)
     except FileNotFoundError:
         return {}
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, yaml.YAMLError) as error:
+        raise AnsibleLookupError(f"value_problems cannot read {name}: {error}") from error
+
+
+def read_options(directory: str, role: str) -> dict[str, t.Any]:
+    """The lean options of a role's main entry point, {} when the role or its specification is not there."""
+    specs = _read(directory, role, "meta", "argument_specs.yml")
+    if specs == {}:
+        return {}
+    try:
+        return lean(specs["argument_specs"]["main"].get("options") or {})
+    except (KeyError, TypeError, AttributeError) as error:
+        path = os.path.join(directory, role, "meta", "argument_specs.yml")
         raise AnsibleLookupError(f"value_problems cannot read {path}: {error}") from error
 
 
-def wrong_values(options: t.Mapping[str, t.Any], variables: t.Mapping[str, t.Any], template: Template) -> list[str]:
-    """Sentences about values that lean options do not allow."""
+def read_defaults(directory: str, role: str) -> dict[str, t.Any]:
+    """A role's defaults as they are written, templates and all."""
+    return dict(_read(directory, role, "defaults", "main.yml") or {})
+
+
+def wrong_values(
+    options: t.Mapping[str, t.Any],
+    variables: t.Mapping[str, t.Any],
+    template: Template,
+    defaults: t.Mapping[str, t.Any],
+) -> list[str]:
+    """Sentences about values that lean options do not allow. Defaults are right, and take time to work out."""
     values: dict[str, t.Any] = {}
     for name in options:
-        if name in variables:
-            # The default of a role can need what only an earlier role finds out; its own check will see it.
+        if name in variables and not (name in defaults and variables[name] == defaults[name]):
+            # What a value needs may be found out only by an earlier role; the role's own check will see it.
             with contextlib.suppress(AnsibleError):
                 values[name] = template(variables[name])
     checked = ArgumentSpecValidator({name: options[name] for name in values}).validate(values)
@@ -126,5 +147,6 @@ class LookupModule(LookupBase):
         found: list[str] = []
         for role in map(str, terms):
             options = read_options(directory, role)
-            found += wrong_values(options, variables, template) or judgement(role, variables, template)
+            defaults = read_defaults(directory, role)
+            found += wrong_values(options, variables, template, defaults) or judgement(role, variables, template)
         return found

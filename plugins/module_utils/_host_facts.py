@@ -22,6 +22,8 @@ import sys
 import time
 import typing as t
 
+from ansible_collections.flotilla.cluster.plugins.module_utils import _seal
+
 PACKAGE_NAME = re.compile(r"^[a-z0-9][a-z0-9+.-]+$")
 ALL_PACKAGES = "*"
 TEXT_LIMIT = 4096  # characters of a file that is looked at
@@ -340,7 +342,12 @@ def read_path(path: str) -> dict[str, str]:
     return {"kind": kind, "text": _read(path)[:TEXT_LIMIT] if kind == "file" else ""}
 
 
-def read_host(packages: t.Sequence[str], ports: bool, look_at: t.Mapping[str, str] | None = None) -> dict[str, t.Any]:
+def read_host(
+    packages: t.Sequence[str],
+    ports: bool,
+    look_at: t.Mapping[str, str] | None = None,
+    seals: t.Mapping[str, str] | None = None,
+) -> dict[str, t.Any]:
     """Read everything C(host_info) returns. Raises ValueError for a name that no package can have."""
     for name in packages:
         if name != ALL_PACKAGES and not PACKAGE_NAME.match(name):
@@ -373,6 +380,7 @@ def read_host(packages: t.Sequence[str], ports: bool, look_at: t.Mapping[str, st
         "apt_cache_age": read_apt_cache_age(now),
     }
     host["paths"] = {name: read_path(str(path)) for name, path in (look_at or {}).items()}
+    host["seals"] = {name: _seal.read(str(path)) for name, path in (seals or {}).items()}
     if ports:
         host["listening"] = read_listening()
     host["packages"] = parse_packages(_finish(dpkg))

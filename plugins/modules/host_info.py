@@ -32,6 +32,10 @@ options:
     description: Paths to look at, by names of your choice.
     type: dict
     default: {}
+  seals:
+    description: Notes of M(flotilla.cluster.pki_request) to compare with their files, by names of your choice.
+    type: dict
+    default: {}
 notes:
   - Needs nothing but Python's standard library on the host. Run it as root, else it cannot tell who listens on a port.
 seealso:
@@ -137,6 +141,14 @@ host:
         etcd_data:
           kind: directory
           text: ''
+    seals:
+      description: The notes of O(seals), by the same names.
+      type: dict
+      sample:
+        pki:
+          wish: 3f1c
+          until: 1798761600.0
+          intact: true
     virtualization:
       description: What C(systemd-detect-virt) says; V(none) on bare metal.
       type: str
@@ -173,11 +185,12 @@ def main() -> None:
             "packages": {"type": "list", "elements": "str", "default": []},
             "ports": {"type": "bool", "default": True},
             "look_at": {"type": "dict", "default": {}},
+            "seals": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
     try:
-        host = read_host(module.params["packages"], module.params["ports"], module.params["look_at"])
+        host = read_host(**module.params)
     except ValueError as error:
         module.fail_json(msg=str(error))
     module.exit_json(changed=False, host=host)

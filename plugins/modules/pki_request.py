@@ -125,6 +125,13 @@ options:
         those of another cluster.
     type: bool
     default: false
+  seal:
+    description:
+      - A text that stands for all that is wanted, a hash for example. When everything is as described, it is noted in
+        C(.seal) of O(directory) together with what the files look like.
+      - M(flotilla.cluster.host_info) tells whether that still holds, in less time than this module takes to look.
+    type: str
+    default: ""
 requirements:
   - cryptography >= 3.4 on the host (C(python3-cryptography) of the distribution)
 extends_documentation_fragment:
@@ -221,7 +228,7 @@ import traceback
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.flotilla.cluster.plugins.module_utils import _pki
+from ansible_collections.flotilla.cluster.plugins.module_utils import _pki, _seal
 
 PUBLIC_MODE = 0o644
 DIRECTORY_MODE = 0o755
@@ -563,6 +570,20 @@ def _refuse_stranger(module: AnsibleModule, name: str, path: str, present: bytes
         )
 
 
+def _set_seal(module: AnsibleModule, store: Store, authorities: t.Iterable[t.Any]) -> None:
+    """Note that all is as described, until the first certificate is due."""
+    margin = datetime.timedelta(days=module.params["renew_days"])
+    ends = [_pki.valid_until(authority) for authority in authorities if authority is not None]
+    names = [options["name"] for options in module.params["certificates"]]
+    for name in names:
+        path = store.path(f"{name}.crt")
+        ends.append(_pki.valid_until(_pki.load_bundle(store.read(path) or b"", path)[0]) - margin)
+    files = [store.path(f"{name}.crt") for name in [*module.params["authorities"], *names]]
+    files += [store.directory, *(store.path(f"{name}.key") for name in names)]
+    until = min((end.timestamp() for end in ends), default=0.0)
+    _seal.write(store.path(".seal"), module.params["seal"], until, files)
+
+
 def run(module: AnsibleModule) -> dict[str, t.Any]:
     """Do the whole work of the module and return its result."""
     store = Store(module, module.params["directory"])
@@ -596,6 +617,8 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
             requests.append(wish)
         if report is not None:
             installed[name] = report
+    if module.params["seal"] and not requests and not store.dry:
+        _set_seal(module, store, signers.values())
     result: dict[str, t.Any] = {
         "changed": bool(store.changed or accounts.made),
         "requests": requests,
@@ -648,6 +671,7 @@ def main() -> None:
             },
             "renew_days": {"type": "int", "default": 30},
             "replace_authorities": {"type": "bool", "default": False},
+            "seal": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )

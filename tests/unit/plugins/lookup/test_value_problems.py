@@ -69,22 +69,34 @@ def test_a_specification_that_is_none_is_an_error_with_its_path(tmp_path: Path, 
 
 
 def test_good_values_and_missing_ones_are_fine(options: dict[str, t.Any]) -> None:
-    assert plugin.wrong_values(options, {}, template) == []
+    assert plugin.wrong_values(options, {}, template, {}) == []
     values = {"web_port": "80", "web_mode": "safe", "web_sites": [{"name": "a"}], "web_unknown": []}
-    assert plugin.wrong_values(options, values, template) == []
+    assert plugin.wrong_values(options, values, template, {}) == []
 
 
 def test_all_wrong_values_are_named(options: dict[str, t.Any]) -> None:
     values = {"web_port": "many", "web_mode": "slow", "web_sites": [{"size": "x"}]}
-    found = plugin.wrong_values(options, values, template)
+    found = plugin.wrong_values(options, values, template, {})
     assert len(found) == 4
     assert "value of web_mode must be one of: fast, safe, got: slow" in found
     for part in ("'web_port' is of type str", "missing required arguments: name", "'size' is of type str"):
         assert sum(part in sentence for sentence in found) == 1, part
 
 
+def test_a_default_is_not_worked_out(options: dict[str, t.Any], tmp_path: Path) -> None:
+    path = tmp_path / "web/defaults/main.yml"
+    path.parent.mkdir()
+    path.write_text('web_port: "{{ template }}"\nweb_mode: fast\n')
+    defaults = plugin.read_defaults(str(tmp_path), "web")
+    values = {"web_port": "{{ template }}", "web_mode": "slow"}
+    assert plugin.wrong_values(options, values, template, defaults) == [
+        "value of web_mode must be one of: fast, safe, got: slow"
+    ]
+    assert plugin.read_defaults(str(tmp_path), "none") == {}
+
+
 def test_a_value_that_cannot_be_known_yet_is_left_alone(options: dict[str, t.Any]) -> None:
-    assert plugin.wrong_values(options, {"web_port": "boom", "web_mode": "slow"}, template) == [
+    assert plugin.wrong_values(options, {"web_port": "boom", "web_mode": "slow"}, template, {}) == [
         "value of web_mode must be one of: fast, safe, got: slow"
     ]
 

@@ -13,7 +13,7 @@ import stat
 import pytest
 
 x509 = pytest.importorskip("cryptography.x509")
-from ansible_collections.flotilla.cluster.plugins.module_utils import _pki  # noqa: E402
+from ansible_collections.flotilla.cluster.plugins.module_utils import _pki, _seal  # noqa: E402
 from cryptography.hazmat.primitives import hashes, serialization  # noqa: E402
 from cryptography.hazmat.primitives.asymmetric import ec, rsa  # noqa: E402
 from cryptography.x509.oid import NameOID  # noqa: E402
@@ -268,6 +268,27 @@ def test_the_key_belongs_to_its_owner(ask, folder, authority):
     ask(owner="daemon", group="daemon", signed={"etcd-server": authority.sign(ask()["requests"][0])})
     status = (folder / "etcd-server.key").stat()
     assert (status.st_uid, status.st_gid) == (daemon.pw_uid, daemon.pw_gid)
+
+
+def test_all_that_is_in_order_is_sealed_until_it_is_due(ask, folder, installed):
+    assert ask(seal="all that is wanted")["changed"] is False
+    seal = _seal.read(str(folder / ".seal"))
+    assert seal["wish"] == "all that is wanted"
+    assert seal["intact"]
+    due = NOW + 100 * DAY - 30 * DAY
+    assert abs(seal["until"] - due.timestamp()) < 2
+    os.chmod(folder / "etcd-server.key", 0o440)
+    assert not _seal.read(str(folder / ".seal"))["intact"]
+
+
+def test_what_waits_for_a_certificate_is_not_sealed(ask, folder):
+    assert ask(seal="all that is wanted")["requests"]
+    assert not (folder / ".seal").exists()
+
+
+def test_check_mode_seals_nothing(ask, folder, installed):
+    ask(seal="all that is wanted", _ansible_check_mode=True)
+    assert not (folder / ".seal").exists()
 
 
 def test_check_mode_on_a_fresh_host(ask, folder):
