@@ -212,7 +212,7 @@ def test_rebalance_shows_and_then_does(ctl: Ctl) -> None:
     assert ctl.store.requested == []
     shown = json.loads(ctl.ok("rebalance", "--format=json", "--most=1"))
     assert shown == [{"unit": "u.service", "from": F2, "to": F1}]
-    status, out, err = ctl("rebalance", "--apply", "--most=1", "--no-legend")
+    status, out, err = ctl("rebalance", "--apply", "--no-block", "--most=1", "--no-legend")
     assert (status, out) == (0, "u.service\tf2000000.../10.78.0.12\tf1000000.../10.78.0.11\n")
     assert err == "Asked for 1 move; see fleetctl list-units --watch\n"
     assert ctl.store.requested == [ctl.store.moves[0]]
@@ -220,6 +220,47 @@ def test_rebalance_shows_and_then_does(ctl: Ctl) -> None:
     assert ctl("rebalance") == (0, "", "No move would even out the machines.\n")
     assert ctl.ok("rebalance", "--format=json") == "[]\n"
     assert ctl("rebalance", "--most=0")[::2] == (1, 'most is "0", allowed are 1 to 1000\n')
+
+
+def test_rebalance_waits_until_all_have_arrived(ctl: Ctl) -> None:
+    store = ctl.store
+    store.moves = (Move("u.service", F2, F1), Move("up.service", F2, F3))
+
+    def arrive() -> None:
+        store.forget("u.service", F2)
+        store.place("u.service", F1)
+        store.publish(running("u.service", F1, store.units["u.service"]))
+        # the machine it was to go to has died meanwhile
+        store.forget("up.service", F2)
+        store.place("up.service", "", "none of 2 machines fits")
+        store.place("up.service", F1)
+        store.publish(running("up.service", F1, store.units["up.service"]))
+
+    timer = ctl.later(0.5, arrive)
+    started = time.monotonic()
+    status, _out, err = ctl("rebalance", "--apply", "--no-legend")
+    timer.join()
+    assert 0.5 <= time.monotonic() - started < 4
+    assert (status, err) == (
+        0,
+        "Unit u.service is on f1000000.../10.78.0.11\nUnit up.service is on f1000000.../10.78.0.11\n",
+    )
+
+
+def test_rebalance_tells_what_did_not_move(ctl: Ctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    ctl.store.moves = (Move("u.service", F2, F1),)
+    monkeypatch.setattr(wait, "ROUND", 0.2)
+    status, _out, err = ctl("rebalance", "--apply", "--block-attempts=2", "--no-legend")
+    assert (status, err) == (1, "Gave up on the move of u.service: it is on f2000000.../10.78.0.12 still\n")
+    monkeypatch.setattr(machines, "_STAYS", 0.3)
+    status, _out, err = ctl("rebalance", "--apply", "--no-legend")
+    assert (status, err) == (
+        1,
+        "Unit u.service stayed on f2000000.../10.78.0.12: by now it would not be better off elsewhere\n",
+    )
+    timer = ctl.later(0.1, lambda: ctl.store.units.pop("u.service"))
+    assert ctl("rebalance", "--apply", "--no-legend")[::2] == (1, "Unit u.service was destroyed by somebody else\n")
+    timer.join()
 
 
 def test_servers_that_cannot_rebalance_or_drain(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

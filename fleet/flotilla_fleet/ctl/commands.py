@@ -194,6 +194,7 @@ COMMANDS = {
         (
             Flag("most", 10, "no more moves than this, 1 to 1000"),
             Flag("apply", False, "make the moves; each stops its unit and starts it on the other machine"),
+            *_BLOCK,
             _fields("unit,from,to"),
             *_TABLE,
         ),

@@ -21,6 +21,7 @@ Json = dict[str, Any]
 _MACHINE_ID = re.compile(r"[0-9a-f]{32}")
 _METADATA_KEY = re.compile(r"[A-Za-z0-9_.-]+")
 _TELL = 2.0  # seconds between two lines about what is left on a machine
+_STAYS = 10.0  # seconds after which a unit that has not left its machine is not going to
 _NAMES = 5  # units named in a line that tells what is left
 
 
@@ -168,8 +169,65 @@ def rebalance(session: Session, arguments: list[str]) -> int:
         sys.stdout.write(to_text(options, columns, fields, moves))
     if not moves:
         err("No move would even out the machines.")
-    elif options.on("apply"):
+    elif not options.on("apply"):
+        err("Nothing was changed; add --apply to make these moves.")
+    elif options.on("no-block"):
         err(f"Asked for {len(moves)} move{'s' * (len(moves) != 1)}; see fleetctl list-units --watch")
     else:
-        err("Nothing was changed; add --apply to make these moves.")
+        return _Moves(session, moves).run()
     return 0
+
+
+class _Moves:
+    """Waits until units are what they shall be on the machines they were moved to."""
+
+    def __init__(self, session: Session, moves: list[Json]) -> None:
+        self._session = session
+        self._pending = {move["name"]: move for move in moves}
+        attempts = session.options.number("block-attempts")
+        self._begun = time.monotonic()
+        self._end = self._begun + attempts * wait.ROUND if attempts > 0 else None
+        self._failed = False
+
+    def run(self) -> int:
+        events = wait.Events(self._session.client)
+        try:
+            while self._look():
+                left = wait.LOOK if self._end is None else self._end - time.monotonic()
+                events.wait(set(self._pending), max(min(left, self._begun + _STAYS - time.monotonic()), 0.1))
+        finally:
+            events.close()
+        return int(self._failed)
+
+    def _look(self) -> bool:
+        """Whether something is left to wait for."""
+        units, states = wait.read(self._session.client, set(self._pending))
+        out_of_time = self._end is not None and time.monotonic() >= self._end
+        for name, move in list(self._pending.items()):
+            step = self._step(move, units.get(name), states[name])
+            if step.kind == "waiting" and out_of_time:
+                step = step._replace(kind="failed", text=f"Gave up on the move of {name}: {step.text}")
+            if step.kind == "done":
+                err(f"Unit {name} is on {self._session.machine_legend(units[name]['machineID'])}")
+            elif step.kind != "waiting":
+                err(step.text)
+                self._failed = True
+            if step.kind != "waiting":
+                del self._pending[name]
+        return bool(self._pending)
+
+    def _step(self, move: Json, unit: Json | None, states: list[Json]) -> wait.Progress:
+        name = move["name"]
+        if unit is None:
+            return wait.Progress("failed", f"Unit {name} was destroyed by somebody else")
+        if unit.get("machineID") == move["source"]:
+            legend = self._session.machine_legend(move["source"])
+            if time.monotonic() - self._begun < _STAYS:
+                return wait.Progress("waiting", f"it is on {legend} still")
+            return wait.Progress(
+                "failed", f"Unit {name} stayed on {legend}: by now it would not be better off elsewhere"
+            )
+        step = wait.progress(wait.Goal(name, unit.get("desiredState", "launched")), unit, states)
+        # A unit that is between two machines has no place for a moment, and one that has run to its end has arrived.
+        kinds = {"unplaced": "waiting", "ended": "done"}
+        return step._replace(kind=kinds.get(step.kind, step.kind))
