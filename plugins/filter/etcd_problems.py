@@ -141,7 +141,17 @@ def release_problems(settings: t.Mapping[str, t.Any]) -> list[str]:
             f"etcd_release_sha256 is {settings['release_sha256']!r}: give the 64 hexadecimal digits"
             " from the release's SHA256SUMS"
         )
+    if settings.get("enable_v2") and _minor(settings["release_version"]) >= (3, 6):
+        found.append(
+            f"etcd_enable_v2 is set and etcd_release_version is {settings['release_version']}: etcd has the v2 API,"
+            " which upstream's fleet needs, up to 3.5 only, so use a release of 3.5 or leave etcd_enable_v2 unset"
+        )
     return found
+
+
+def _minor(version: str) -> tuple[int, int]:
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def etcd_problems(

@@ -9,13 +9,14 @@ import asyncio
 import sys
 import time
 import typing as t
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ansible_collections.flotilla.cluster.plugins.module_utils import _fleet_unit
 from ansible_collections.flotilla.cluster.tests.unit.plugins.conftest import run_module as run_module
 from support.etcd import etcd_or_skip
+from support.fleet_modules import TEXT, Run, life_of_a_unit, template_and_global
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "fleet"))
 
@@ -23,9 +24,6 @@ from api_server import Server
 from fakes import FakeMachine
 
 pytestmark = pytest.mark.etcd
-
-Run = Callable[..., dict[str, t.Any]]
-TEXT = "[Service]\nExecStart=/bin/sleep infinity\n"
 
 
 class Cluster:
@@ -77,49 +75,11 @@ def test_machines_are_there(cluster: Cluster, run_module: Run) -> None:
 
 
 def test_the_life_of_a_unit(cluster: Cluster, run_module: Run) -> None:
-    def unit(**more: t.Any) -> dict[str, t.Any]:
-        result = run_module("fleet_unit", endpoint=cluster.endpoint, name="web", **more)
-        assert "msg" not in result, result["msg"]
-        return {"changed": result["changed"], **result["units"][0]}
-
-    made = unit(content=TEXT)
-    assert (made["changed"], made["action"], made["current_state"]) == (True, "created", "launched")
-    assert len(cluster.running("web.service")) == 1
-    assert made["machine_id"][0] == cluster.running("web.service")[0]
-    assert unit(content=TEXT)["changed"] is False
-    assert unit(content=TEXT + "# a comment\n")["changed"] is False
-    replaced = unit(content=TEXT + "Restart=always\n")
-    assert (replaced["action"], len(cluster.running("web.service"))) == ("replaced", 1)
-    assert replaced["states"][0]["hash"] == replaced["hash"] != made["hash"]
-    loaded = unit(state="loaded")
-    assert (loaded["action"], loaded["current_state"], cluster.running("web.service")) == ("state", "loaded", [])
-    stored = unit(state="inactive")
-    assert (stored["current_state"], stored["machine_id"], stored["states"]) == ("inactive", "", [])
-    assert unit(state="inactive")["changed"] is False
-    assert unit(state="absent", _ansible_check_mode=True)["changed"] is True
-    assert unit(state="absent")["action"] == "deleted"
-    assert unit(state="absent")["changed"] is False
-    assert run_module("fleet_unit_info", endpoint=cluster.endpoint, names=["web"])["units"] == []
+    life_of_a_unit(run_module, cluster.endpoint, cluster.running, lambda machine_id: machine_id[0])
 
 
 def test_a_template_its_instances_and_a_global_unit_in_one_call(cluster: Cluster, run_module: Run) -> None:
-    units = [
-        {"name": "job@.service", "content": TEXT + "[X-Fleet]\nConflicts=job@*.service\n", "state": "inactive"},
-        *({"name": f"job@{number}"} for number in (1, 2, 3)),
-        {"name": "everywhere", "content": TEXT + "[X-Fleet]\nGlobal=true\n"},
-    ]
-    result = run_module("fleet_unit", endpoint=cluster.endpoint, units=units)
-    assert "msg" not in result, result["msg"]
-    assert sorted(cluster.running(f"job@{number}.service")[0] for number in (1, 2, 3)) == ["a", "b", "c"]
-    assert cluster.running("everywhere.service") == ["a", "b", "c"]
-    assert run_module("fleet_unit", endpoint=cluster.endpoint, units=units)["changed"] is False
-    info = run_module("fleet_unit_info", endpoint=cluster.endpoint)["units"]
-    assert [unit["name"] for unit in info] == [
-        *("everywhere.service", "job@.service", "job@1.service", "job@2.service", "job@3.service"),
-    ]
-    gone = [{"name": unit["name"], "state": "absent"} for unit in info]
-    assert len(run_module("fleet_unit", endpoint=cluster.endpoint, units=gone)["units"]) == 5
-    assert cluster.running("everywhere.service") == []
+    template_and_global(run_module, cluster.endpoint, cluster.running, "abc")
 
 
 def test_a_unit_that_fits_nowhere_ends_with_the_reason(cluster: Cluster, run_module: Run) -> None:

@@ -73,6 +73,7 @@ def test_members(members, words):
         ({"client_port": 0}, "etcd_client_port is 0: give 1 to 65535"),
         ({"client_port": "70000"}, "etcd_client_port is 70000"),
         ({"peer_port": 2379}, "two of the ports are the same"),
+        ({**RELEASE, "enable_v2": True}, "etcd has the v2 API, which upstream's fleet needs, up to 3.5 only"),
         ({**RELEASE, "release_version": "new"}, "etcd_release_version is 'new'"),
         ({**RELEASE, "release_url": "http://mirror.example/etcd.tar.gz"}, "etcd_release_url is 'http://"),
         ({**RELEASE, "release_sha256": "abc"}, "etcd_release_sha256 is 'abc'"),
