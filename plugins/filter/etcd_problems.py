@@ -59,6 +59,8 @@ import ipaddress
 import re
 import typing as t
 
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_versions import flag_problems
+
 Member = t.Mapping[str, str]
 
 
@@ -136,7 +138,12 @@ def release_problems(settings: t.Mapping[str, t.Any]) -> list[str]:
             f"etcd_release_url is {settings['release_url']!r}: give an https:// URL or the absolute"
             " path of an archive on the controller"
         )
-    if not re.fullmatch(r"[0-9a-f]{64}", settings["release_sha256"]):
+    if not settings["release_sha256"]:
+        found.append(
+            f"the SHA-256 of etcd {settings['release_version']}'s archive is not known here: give the 64 hexadecimal"
+            " digits from the release's SHA256SUMS as etcd_release_sha256"
+        )
+    elif not re.fullmatch(r"[0-9a-f]{64}", settings["release_sha256"]):
         found.append(
             f"etcd_release_sha256 is {settings['release_sha256']!r}: give the 64 hexadecimal digits"
             " from the release's SHA256SUMS"
@@ -165,6 +172,7 @@ def etcd_problems(
     found += member_problems(members)
     found += port_problems(settings)
     found += release_problems(settings)
+    found += flag_problems(str(settings.get("version") or ""), settings.get("extra_flags") or ())
     mine = next((member for member in members if member["host"] == host), None)
     if members and mine is None:
         found.append(

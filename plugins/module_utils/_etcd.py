@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import time
 import typing as t
 from dataclasses import dataclass
@@ -155,6 +156,7 @@ class Status:
     raft_term: int
     is_learner: bool
     errors: tuple[str, ...]
+    db_size_in_use: int = 0
 
 
 Operation = dict[str, t.Any]
@@ -209,6 +211,11 @@ def request_delete(key: bytes, range_end: bytes = b"") -> Operation:
     if range_end:
         body["range_end"] = _b64(range_end)
     return {"request_delete_range": body}
+
+
+def watch_body(key: bytes, revision: int) -> dict[str, t.Any]:
+    """The body of a watch of one key, from a revision on."""
+    return {"create_request": {"key": _b64(key), "start_revision": str(revision)}}
 
 
 def unmodified(key: bytes, mod_revision: int) -> Compare:
@@ -446,6 +453,7 @@ class EtcdClient:
             raft_term=answer.integer("raftTerm"),
             is_learner=answer.flag("isLearner"),
             errors=tuple(answer.texts("errors")),
+            db_size_in_use=answer.integer("dbSizeInUse"),
         )
 
     # -- requests
@@ -491,6 +499,58 @@ class EtcdClient:
                     break
         raise _unavailable(path, failures)
 
+    def stream(
+        self,
+        path: str,
+        body: dict[str, t.Any],
+        *,
+        endpoint: str | None = None,
+        silence: float | None = None,
+    ) -> t.Iterator[Fields]:
+        """The results of a streaming request, one by one; from the first member that sends any.
+
+        :param silence: seconds that a member may send nothing
+        :raises EtcdError: when a member refuses
+        :raises EtcdUnavailable: when none answers
+        :raises HttpError: when the stream breaks off
+        """
+        failures: dict[str, ClusterError] = {}
+        for url in [endpoint] if endpoint else list(self._order):
+            begun = False
+            try:
+                for result in self._results(url, path, body, silence):
+                    begun = True
+                    yield result
+                return
+            except (HttpError, EtcdError) as error:
+                if begun or not _passing(error):
+                    raise
+                self._move_back(url)
+                failures[url] = error
+        raise _unavailable(path, failures)
+
+    def _results(self, url: str, path: str, body: dict[str, t.Any], silence: float | None) -> t.Iterator[Fields]:
+        if self._username and not self._authenticated:
+            self._authenticate(url)
+        client = self._client(url)
+        headers = {"Authorization": self._token} if self._token else None
+        rows = client.rows(f"/v3{path}", body, headers=headers, silence=silence)
+        if isinstance(rows, Reply):
+            raise _refusal(rows)
+        for row in rows:
+            reply = Reply(f"POST {url}/v3{path}", 200, "", row)
+            data = reply.json_object()
+            if "error" in data:
+                wrapped = data["error"] if isinstance(data["error"], dict) else data
+                raise _refusal(Reply(reply.asked, 500, "", json.dumps(_error_fields(wrapped)).encode()))
+            yield Fields(reply, data).object("result")
+
+    def _client(self, url: str) -> HttpClient:
+        client = self._clients.get(url)
+        if client is None:
+            raise OptionError(f"{url} is not one of the endpoints: {', '.join(self._clients)}")
+        return client
+
     def _move_back(self, url: str) -> None:
         if url in self._order:
             self._order.remove(url)
@@ -520,11 +580,8 @@ class EtcdClient:
         self._authenticated = True
 
     def _post(self, url: str, path: str, body: dict[str, t.Any]) -> Fields:
-        client = self._clients.get(url)
-        if client is None:
-            raise OptionError(f"{url} is not one of the endpoints: {', '.join(self._clients)}")
         headers = {"Authorization": self._token} if self._token else None
-        reply = client.request("POST", f"/v3{path}", body, headers=headers)
+        reply = self._client(url).request("POST", f"/v3{path}", body, headers=headers)
         if reply.status != 200:
             raise _refusal(reply)
         return Fields(reply, reply.json_object())
@@ -580,6 +637,12 @@ def _refusal(reply: Reply) -> HttpError | EtcdError:
     if isinstance(code, bool) or not isinstance(code, int) or not isinstance(message, str):
         return reply.unusable("JSON object that is no error of etcd")
     return EtcdError(reply.asked, code, printable(message), _fix(code, message))
+
+
+def _error_fields(wrapped: dict[str, t.Any]) -> dict[str, t.Any]:
+    """The error inside a stream in the form of one outside: grpc-gateway v1 says grpc_code there."""
+    code = wrapped.get("code", wrapped.get("grpc_code"))
+    return {"code": code, "message": wrapped.get("message") or wrapped.get("error")}
 
 
 # a member's gateway is a client of that member, and shows the certificate that the member serves with

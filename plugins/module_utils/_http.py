@@ -384,6 +384,55 @@ class HttpClient:
         except Exception as error:  # requests lets some of urllib3's and ssl's errors through
             raise _explain(asked, error, seconds, self.base) from error
 
+    def rows(
+        self,
+        path: str,
+        payload: dict[str, t.Any],
+        *,
+        headers: t.Mapping[str, str] | None = None,
+        silence: float | None = None,
+    ) -> Reply | t.Iterator[bytes]:
+        """Posts, and hands out the lines of the answer as they come; whole answers may be larger than memory.
+
+        :param silence: seconds that may pass without a byte, the time-out of a request if not given
+        :returns: the whole reply when its status is not 200
+        :raises HttpError: here or from the iterator, when no answer or not all of it came
+        """
+        asked = f"POST {self.base}{path}"
+        session = self._new_session()
+        left = self._deadline.left() if self._deadline is not None else self._timeout
+        seconds = min(self._timeout, left)
+        if seconds <= 0:
+            raise _slow(asked, 0, sent=False)
+        quiet = min(seconds if silence is None else silence, left)
+        try:
+            response = self._send(session, "POST", path, payload, headers, seconds, read_timeout=quiet)
+            if response.status_code != 200:
+                with response:
+                    content_type = response.headers.get("Content-Type", "")
+                    return Reply(asked, response.status_code, content_type, self._body(asked, response))
+        except HttpError:
+            raise
+        except Exception as error:  # as in request()
+            raise _explain(asked, error, quiet, self.base) from error
+        return self._split(asked, response, quiet)
+
+    def _split(self, asked: str, response: requests.Response, quiet: float) -> t.Iterator[bytes]:
+        rest = b""
+        with response:
+            try:
+                for part in response.iter_content(None):
+                    *lines, rest = (rest + part).split(b"\n")
+                    yield from (line for line in lines if line.strip())
+                    if self._deadline is not None and self._deadline.passed:
+                        raise _slow(asked, self._deadline.seconds, sent=True)
+            except (HttpError, GeneratorExit):
+                raise
+            except Exception as error:  # as in request()
+                raise _explain(asked, error, quiet, self.base) from error
+        if rest.strip():
+            yield rest
+
     def lines(self, path: str) -> LineStream | None:
         """Opens an endless answer of lines, on a connection of its own; None when the server has no such thing."""
         asked = f"GET {self.base}{path}"

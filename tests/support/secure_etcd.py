@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -91,14 +92,55 @@ class SecureCluster:
     """etcd members that take clients and each other only with a certificate of one authority."""
 
     def __init__(
-        self, program: Path, directory: Path, size: int, *, server_usages: str = "serverAuth,clientAuth"
+        self,
+        program: Path,
+        directory: Path,
+        size: int,
+        *,
+        server_usages: str = "serverAuth,clientAuth",
+        flags: tuple[str, ...] = (),
     ) -> None:
+        """:param flags: further options of all members"""
+        self.flags = flags
         self.authority = Authority(directory / "pki", "authority")
         self.client = self.authority.issue("client", "clientAuth")
         self.authority.issue("peer")
         self.server = self.authority.issue("server", server_usages)
         peers = {f"m{number}": f"https://127.0.0.1:{free_port()}" for number in range(1, size + 1)}
         self.members = [self._member(program, directory / name, name, peers) for name in peers]
+
+    def join(
+        self,
+        program: Path,
+        directory: Path,
+        name: str,
+        peer: str,
+        *,
+        data: Path | None = None,
+        others: bool = True,
+    ) -> Member:
+        """A further member, not started: one that was added to the cluster, or one alone on restored data."""
+        peers = {name: peer}
+        if others:
+            listed = self.post("/v3/cluster/member/list", {})["members"]
+            peers = {item.get("name") or name: item["peerURLs"][0] for item in listed}
+        member = self._member(program, directory, name, peers)
+        member.command += ["--initial-cluster-state", "existing" if others else "new"]
+        if data is not None:
+            member.command[member.command.index("--data-dir") + 1] = str(data)
+        return member
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """The answer of the first member that gives one."""
+        certificate = (str(self.client.cert), str(self.client.key))
+        for url in self.urls:
+            with contextlib.suppress(requests.ConnectionError):
+                answer = requests.post(
+                    url + path, json=body, cert=certificate, verify=str(self.authority.cert), timeout=10
+                )
+                answer.raise_for_status()
+                return answer.json()
+        raise RuntimeError("no member answers")
 
     def _member(self, program: Path, directory: Path, name: str, peers: dict[str, str]) -> Member:
         directory.mkdir(parents=True)
@@ -114,6 +156,7 @@ class SecureCluster:
             *("--cert-file", str(self.server.cert), "--key-file", str(self.server.key)),
             *("--peer-client-cert-auth", "--peer-trusted-ca-file", trust),
             *("--peer-cert-file", str(pki / "peer.crt"), "--peer-key-file", str(pki / "peer.key")),
+            *self.flags,
         ]
         return Member(name, url, command, directory / "log")
 

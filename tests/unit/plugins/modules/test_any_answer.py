@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 
 ETCD = (
     "header revision succeeded responses response_range response_put kvs key value count more mod_revision"
-    " create_revision version lease token code message error member_id"
+    " create_revision version lease token code message error member_id members ID name peerURLs clientURLs isLearner"
+    " leader raftAppliedIndex dbSize dbSizeInUse errors alarms memberID alarm"
 )
 DISCOVERY = "action node nodes key value dir createdIndex errorCode message cause"
 FLEET = (
@@ -151,6 +152,12 @@ PREFIX = (200, {"header": HEADER, "kvs": [{**KV, "key": "L3A="}], "count": "1", 
 WRITTEN = (200, {"header": HEADER, "succeeded": True, "responses": [{}, {}]})
 LOGIN = (200, {"header": HEADER, "token": "T"})
 
+OWN = {"ID": "5", "name": "m1", "peerURLs": ["https://h1:2380"], "clientURLs": ["https://h1:2379"]}
+LEARNER = {"ID": "6", "peerURLs": ["https://h2:2380"], "isLearner": True}
+LISTED = (200, {"header": HEADER, "members": [OWN]})
+SAID = (200, {"header": {**HEADER, "member_id": "5"}, "version": "3.6.14", "leader": "5", "dbSize": "9", "errors": []})
+ALARMED = (200, {"alarms": [{"memberID": "5", "alarm": "NOSPACE"}]})
+
 MEMBER = {"key": "/_etcd/registry/x/1f", "value": "core-01=https://192.0.2.1:2380", "createdIndex": 4}
 SIZE = (200, {"action": "get", "node": {"key": "k", "value": "3"}})
 MEMBERS = (200, {"action": "get", "node": {"key": "k", "dir": True, "nodes": [MEMBER, {**MEMBER, "key": "/2f"}]}})
@@ -257,6 +264,31 @@ def test_fleet_unit_info_nearly_right(found):
 @given(nearly(MACHINES))
 def test_fleet_machine_info_nearly_right(found):
     check("fleet_machine_info", {}, found)
+
+
+@NEARLY
+@given(nearly(LISTED, SAID, (200, {"member": LEARNER}), LISTED, SAID))
+def test_etcd_member_nearly_right(found):
+    check("etcd_member", {"peer_urls": ["https://h2:2380"], "timeout": 0.5, "_ansible_diff": True}, found)
+
+
+@NEARLY
+@given(nearly(LISTED, SAID, ALARMED, (200, {})))
+def test_etcd_maintenance_nearly_right(found):
+    check("etcd_maintenance", {"disarm": ["NOSPACE"], "timeout": 0.5}, found)
+
+
+@ANYTHING
+@given(replies(ETCD), st.sampled_from(["present", "promoted", "absent", "leader", "follower"]))
+def test_etcd_member(found, state):
+    check("etcd_member", {"name": "m1", "peer_urls": ["https://h"], "state": state, "timeout": 0.5}, found)
+
+
+@ANYTHING
+@given(replies(ETCD))
+def test_etcd_maintenance(found):
+    arguments = {"keep_revisions": 1, "defragment": True, "least_bytes": 0, "disarm": ["NOSPACE"], "timeout": 0.5}
+    check("etcd_maintenance", arguments, found)
 
 
 @ANYTHING

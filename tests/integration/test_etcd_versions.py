@@ -1,0 +1,262 @@
+# Copyright (c) 2026, flotilla.cluster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What changes members and their data, on every minor version of etcd, and the table of versions against the programs.
+
+etcd 3.4 is Debian's; later ones are built from their Go modules, where that can be done (tests/support/etcd_builds.py).
+"""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import threading
+import time
+import typing as t
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from ansible_collections.flotilla.cluster.plugins.module_utils import _etcd_versions as versions
+from ansible_collections.flotilla.cluster.tests.unit.plugins.conftest import run_module as run_module
+from support.etcd import binary, free_port
+from support.etcd_builds import VERSIONS, build
+from support.secure_etcd import SecureCluster
+
+pytestmark = pytest.mark.etcd
+MINORS = ["3.4", *VERSIONS]
+
+Run = Callable[..., dict[str, t.Any]]
+
+
+def program(minor: str, name: str = "etcd") -> Path:
+    """A program of a minor version, or the test is skipped."""
+    if minor == "3.4":
+        found = binary(name, "etcd-server" if name == "etcd" else "etcd-client")
+        if found is None:
+            pytest.skip(f"no {name} 3.4 from the distribution's packages")
+        return found
+    made = build(minor)
+    if isinstance(made, str):
+        pytest.skip(made)
+    return made.folder / name
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_the_table_of_options_is_what_the_program_knows(minor: str, tmp_path: Path) -> None:
+    etcd = program(minor)
+
+    def known(flag: str) -> bool:
+        # the last option ends it in any case: nothing is started
+        done = subprocess.run(
+            [etcd, f"--{flag}=x", "--no-such-option=x"], capture_output=True, text=True, cwd=tmp_path, timeout=30
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode != 0
+        return f"not defined: -{flag}\n" not in said
+
+    flags = {flag: span for span, names in versions.FLAGS.items() for flag in names.split()}
+    with ThreadPoolExecutor(2) as pool:
+        told = dict(zip(flags, pool.map(known, flags)))
+    assert told == {flag: since <= minor <= until for flag, (since, until) in flags.items()}
+
+
+@pytest.fixture(params=MINORS)
+def minor(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def cluster(minor: str, tmp_path: Path) -> Iterator[SecureCluster]:
+    made = SecureCluster(program(minor), tmp_path / "cluster", 3)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+def access(cluster: SecureCluster, **more: t.Any) -> dict[str, t.Any]:
+    return {
+        "endpoints": cluster.urls,
+        "ca_cert": str(cluster.authority.cert),
+        "client_cert": str(cluster.client.cert),
+        "client_key": str(cluster.client.key),
+        "timeout": 30,
+        **more,
+    }
+
+
+def test_a_member_is_added_promoted_moved_to_and_removed(
+    cluster: SecureCluster, minor: str, run_module: Run, tmp_path: Path
+) -> None:
+    here = access(cluster)
+    peer = f"https://127.0.0.1:{free_port()}"
+    check = run_module("etcd_member", peer_urls=[peer], _ansible_check_mode=True, _ansible_diff=True, **here)
+    assert (check["changed"], check["member"]) == (True, None)
+    added = run_module("etcd_member", peer_urls=[peer], _ansible_diff=True, **here)
+    assert added["changed"] is True, added
+    assert added["member"]["learner"] is True
+    assert added["diff"]["after"].count("\n") == 4
+    assert run_module("etcd_member", peer_urls=[peer], **here)["changed"] is False
+    other = f"https://127.0.0.1:{free_port()}"
+    refused = run_module("etcd_member", peer_urls=[other], **here)
+    assert "was added and has not joined yet" in refused["msg"]
+    early = run_module("etcd_member", peer_urls=[peer], state="promoted", **here)
+    assert "has not joined yet" in early["msg"]
+
+    fourth = cluster.join(program(minor), tmp_path / "m4", "m4", peer)
+    try:
+        fourth.start()
+        end = time.monotonic() + 30
+        while not run_module("etcd_member", peer_urls=[peer], **here)["member"]["client_urls"]:
+            assert time.monotonic() < end, fourth.log.read_text()[-2000:]
+            time.sleep(0.1)
+        promoted = run_module("etcd_member", peer_urls=[peer], state="promoted", **here)
+        assert (promoted["changed"], promoted["member"]["learner"]) == (True, False)
+        assert run_module("etcd_member", name="m4", state="promoted", **here)["changed"] is False
+        led = run_module("etcd_member", name="m4", state="leader", **here)
+        assert (led["changed"], led["leader"]) == (True, "m4"), led
+        assert run_module("etcd_member", name="m4", state="leader", **here)["changed"] is False
+        # it leads: another one takes over first
+        gone = run_module("etcd_member", name="m4", state="absent", **here)
+        assert gone["changed"] is True, gone
+        assert gone["members"] == ["m1", "m2", "m3"]
+        assert run_module("etcd_member", name="m4", state="absent", **here)["changed"] is False
+    finally:
+        fourth.kill()
+    leader = run_module("etcd_member", name="m1", state="present", peer_urls=["https://127.0.0.1:1"], **here)
+    # its URL is put back before anything else uses it
+    assert leader["changed"] is True, leader
+
+
+def test_a_dead_member_is_removed_and_a_needed_one_is_not(cluster: SecureCluster, run_module: Run) -> None:
+    here = access(cluster)
+    cluster.members[0].kill()
+    wrong = run_module("etcd_member", name="m2", state="absent", **here)
+    assert "of the 2 voting members that are left 1 would answer" in wrong["msg"]
+    blocked = run_module("etcd_member", peer_urls=["https://127.0.0.1:9"], **here)
+    assert "m1 does not answer: bring it back, or remove it first" in blocked["msg"]
+    removed = run_module("etcd_member", name="m1", state="absent", **here)
+    assert removed.get("changed") is True, removed
+    assert removed["members"] == ["m2", "m3"]
+
+
+def test_a_snapshot_is_saved_verified_and_restored(
+    cluster: SecureCluster, minor: str, run_module: Run, tmp_path: Path
+) -> None:
+    here = access(cluster)
+    keys = {f"/s/{number:03}": "x" * 10_000 for number in range(200)}
+    assert run_module("etcd_kv", keys=keys, **here)["changed"] is True
+    path = tmp_path / "today.snapshot"
+    check = run_module("etcd_snapshot", path=str(path), _ansible_check_mode=True, **here)
+    assert (check["changed"], path.exists()) == (True, False)
+    saved = run_module("etcd_snapshot", path=str(path), **here)
+    assert saved["changed"] is True, saved
+    assert (saved["size"], path.stat().st_mode & 0o777) == (path.stat().st_size, 0o600)
+    assert saved["size"] > 2_000_000
+    leader = run_module("etcd_member", name="m1", state="follower", _ansible_check_mode=True, **here)["leader"]
+    assert saved["member"] != next(member.url for member in cluster.members if member.name == leader)
+    assert run_module("etcd_snapshot", path=str(path), state="verified")["sha256"] == saved["sha256"]
+
+    tool = str(program(minor, "etcdctl" if minor == "3.4" else "etcdutl"))
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    peer = f"https://127.0.0.1:{free_port()}"
+    arguments = {
+        "path": str(path),
+        "state": "restored",
+        "data_dir": str(data),
+        "name": "r1",
+        "initial_cluster": {"r1": peer},
+        "token": "restored",
+        "programs": [tool],
+    }
+    if minor == "3.4":
+        assert "cannot raise the revision" in run_module("etcd_snapshot", **arguments)["msg"]
+        arguments["bump_revision"] = False
+    restored = run_module("etcd_snapshot", **arguments)
+    assert restored["changed"] is True, restored
+    assert run_module("etcd_snapshot", **arguments)["changed"] is False
+    other = run_module("etcd_snapshot", **{**arguments, "token": "another"})
+    assert "holds the data of a member already" in other["msg"]
+    alone = cluster.join(program(minor), tmp_path / "restored", "r1", peer, data=data, others=False)
+    try:
+        alone.start()
+        cluster.wait(alone)
+        read = run_module("etcd_kv_info", prefixes=["/s/"], **access(cluster, endpoints=[alone.url]))
+        assert read["data"] == keys
+        assert (read["revision"] > 1_000_000_000) == (minor != "3.4")
+    finally:
+        alone.kill()
+
+    with path.open("r+b") as file:
+        file.seek(5000)
+        file.write(b"damaged")
+    assert "is damaged" in run_module("etcd_snapshot", path=str(path), state="verified")["msg"]
+
+
+def test_a_survivor_without_a_majority_can_be_saved(cluster: SecureCluster, run_module: Run, tmp_path: Path) -> None:
+    assert run_module("etcd_kv", keys={"/last": "words"}, **access(cluster))["changed"] is True
+    for member in cluster.members[:2]:
+        member.kill()
+    here = access(cluster, request_timeout=2.0)
+    saved = run_module("etcd_snapshot", path=str(tmp_path / "last.snapshot"), **here)
+    assert saved["changed"] is True, saved
+    assert saved["member"] == cluster.members[2].url
+
+
+@pytest.fixture
+def full(minor: str, tmp_path: Path) -> Iterator[SecureCluster]:
+    made = SecureCluster(program(minor), tmp_path / "full", 3, flags=("--quota-backend-bytes", str(16 << 20)))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+def test_a_full_cluster_is_brought_back(full: SecureCluster, run_module: Run) -> None:
+    here = access(full)
+    for turn in range(40):
+        done = run_module("etcd_kv", keys={"/f": f"{turn}" * 1 + "x" * 900_000}, **here)
+        if done.get("failed"):
+            break
+    assert "database space exceeded" in done["msg"]
+    seen = run_module("etcd_cluster_info", **here)
+    assert "NOSPACE" in "; ".join(seen["problems"])
+    wanted = {"keep_revisions": 0, "defragment": True, "unused": 0.1, "least_bytes": 0, "disarm": ["NOSPACE"]}
+    check = run_module("etcd_maintenance", **wanted, _ansible_check_mode=True, **here)
+    assert check["changed"] is True, check
+    assert "NOSPACE" in "; ".join(run_module("etcd_cluster_info", **here)["problems"])
+    mended = run_module("etcd_maintenance", **wanted, **here)
+    assert mended["compacted"] > 0, mended
+    assert [item["after"] < item["before"] / 2 for item in mended["defragmented"]] == [True] * 3
+    assert {item["alarm"] for item in mended["disarmed"]} == {"NOSPACE"}
+    assert run_module("etcd_maintenance", **wanted, **here)["changed"] is False
+    assert run_module("etcd_kv", keys={"/f": "room again"}, **here)["changed"] is True
+    assert run_module("etcd_cluster_info", **here)["healthy"] is True
+
+
+def test_a_key_is_waited_for(cluster: SecureCluster, run_module: Run) -> None:
+    here = access(cluster)
+
+    def later(seconds: float, value: bytes) -> threading.Thread:
+        def write() -> None:
+            time.sleep(seconds)
+            body = {"key": base64.b64encode(b"/w").decode(), "value": base64.b64encode(value).decode()}
+            cluster.post("/v3/kv/put", body)
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        return thread
+
+    thread = later(0.7, b"ready")
+    found = run_module("etcd_wait", key="/w", value="ready", **here)
+    thread.join()
+    assert found["value"] == "ready", found
+    assert 0.3 < found["waited"] < 5
+    assert run_module("etcd_wait", key="/w", **here)["waited"] < 1
+    late = run_module("etcd_wait", key="/w", value="never", **{**here, "timeout": 1.0})
+    assert "did not come within 1 s" in late["msg"], late
