@@ -83,6 +83,10 @@ test-faults-quick: venv ## a few faults on three local hosts, about three minute
 test-faults: venv ## every fault on three local hosts, and broken variants that must be found: about fifty minutes
 	$(BIN)/pytest tests/faults
 
+.PHONY: test-firstboot
+test-firstboot: venv base ## three hosts that get user-data and nothing else become a cluster, about two minutes
+	$(BIN)/molecule test --scenario-name firstboot
+
 ##@ Measurements
 .PHONY: bench-up bench-failover bench-scale
 bench-up: venv ## the play beside a script that does the minimum, on fresh hosts

@@ -72,9 +72,13 @@ _EMPTY_RUN = "holds a path below /run, which is empty again after"
 
 
 def _not_coreos(model: Model, data: t.Mapping[str, t.Any]) -> t.Iterator[_Rest]:
-    for key in ("links", "directories", "filesystems", "packages"):
+    for key in ("links", "directories", "filesystems", "groups", "packages"):
         if data.get(key):
             yield ERROR, 0, key, "has no place in a CoreOS cloud-config; render another format, or leave it out"
+    for number, file in enumerate(model.files):
+        if file.path.startswith("/usr/"):
+            where = f"write_files[{number}].path"
+            yield ERROR, 0, where, f"is {file.path}; /usr cannot be written on CoreOS and Flatcar; use /etc or /opt"
 
 
 def _runtime_units(model: Model, format_: str) -> t.Iterator[_Rest]:
@@ -98,6 +102,13 @@ def _not_ignition(model: Model, data: t.Mapping[str, t.Any]) -> t.Iterator[_Rest
             yield WARNING, 0, where, f"is {unit.command}, and Ignition runs before any unit does"
     if any(file.path.startswith("/run/") for file in model.files):
         yield ERROR, 0, "write_files", f"{_EMPTY_RUN} Ignition has run"
+    if any(file.path.startswith("/usr/") for file in model.files):
+        yield (
+            WARNING,
+            0,
+            "write_files",
+            "holds a path below /usr, which is read-only on Flatcar; it is for other systems",
+        )
 
 
 def _not_cloud_init(model: Model, data: t.Mapping[str, t.Any]) -> t.Iterator[_Rest]:

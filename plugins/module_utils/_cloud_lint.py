@@ -401,8 +401,9 @@ class _Rules:
             where = entry.get("path") or ""
             if where:
                 self._path(f"{path}.path", where)
-            if where.startswith("/usr/") and not where.startswith("/usr/local/"):
-                self.say("path-under-usr", WARNING if self.neutral else ERROR, f"{path}.path",
+            if where.startswith("/usr/") and not self.neutral:
+                # a description may be for other systems; its renderer knows
+                self.say("path-under-usr", ERROR, f"{path}.path",
                          f"is {where}; /usr cannot be written on CoreOS and Flatcar; use /etc or /opt")  # fmt: skip
             if "content" not in entry and not self.neutral:
                 self.say("missing-content", WARNING, path, "has no content, so an empty file is written")

@@ -138,6 +138,7 @@ class Model(t.NamedTuple):
     networks: tuple[Interface, ...] = ()
     filesystems: tuple[Filesystem, ...] = ()
     packages: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
 
 # --- from data ----------------------------------------------------------------------------------------------------
@@ -240,6 +241,7 @@ def build(data: t.Mapping[str, t.Any], addresses: t.Mapping[str, str] | None = N
         networks=tuple(_interface(entry) for entry in data.get("networks", ())),
         filesystems=tuple(Filesystem(**entry) for entry in data.get("filesystems", ())),
         packages=tuple(data.get("packages", ())),
+        groups=tuple(data.get("groups", ())),
     )
 
 

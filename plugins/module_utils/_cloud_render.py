@@ -247,10 +247,14 @@ def ignition(model: Model, update_path: str = "/etc/flatcar/update.conf") -> str
     }
     document: dict[str, t.Any] = {
         "ignition": {"version": IGNITION_VERSION},
-        "passwd": {"users": [_ignition_user(user) for user in model.users]},
+        "passwd": {
+            "groups": [{"name": name, "system": True} for name in model.groups],
+            "users": [_ignition_user(user) for user in model.users],
+        },
         "storage": {key: value for key, value in storage.items() if value},
         "systemd": {"units": [_ignition_unit(unit) for unit in units if not unit.is_network]},
     }
+    document["passwd"] = {key: value for key, value in document["passwd"].items() if value}
     kept = {key: value for key, value in document.items() if key == "ignition" or any(value.values())}
     return json.dumps(kept, separators=(",", ":"), ensure_ascii=False) + "\n"
 
@@ -346,6 +350,16 @@ def _commands(model: Model, units: t.Sequence[Unit]) -> list[list[str]]:
     return commands
 
 
+def _directory_commands(model: Model) -> tuple[list[list[str]], list[list[str]]]:
+    """What makes directories: root's before files are written, others once their owners are there."""
+    early: list[list[str]] = []
+    late: list[list[str]] = []
+    for one in model.directories:
+        command = ["install", "-d", "-m", f"0{one.mode:o}", "-o", one.owner, "-g", one.group, one.path]
+        (early if one.owner == one.group == "root" else late).append(command)
+    return early, late
+
+
 def cloud_init(model: Model) -> dict[str, str]:
     """cloud-init's documents: user-data, meta-data, network-config. The instance-id names their content."""
     networks = {unit.name for unit in models.network_units(model.networks)}
@@ -361,10 +375,12 @@ def cloud_init(model: Model) -> dict[str, str]:
         document["preserve_hostname"] = False
     if model.hosts_localhost:
         document["manage_etc_hosts"] = "localhost"
-    if model.users:
-        document["users"] = [_cloud_init_user(user) for user in model.users]
-    if model.packages:
-        document["packages"] = list(model.packages)
+    lists = {
+        "groups": list(model.groups),
+        "users": [_cloud_init_user(user) for user in model.users],
+        "packages": list(model.packages),
+    }
+    document.update({key: value for key, value in lists.items() if value})
     if model.filesystems:
         document["fs_setup"] = [
             {
@@ -382,12 +398,7 @@ def cloud_init(model: Model) -> dict[str, str]:
             else [one.device, one.path, one.format, "defaults,nofail", "0", "2"]
             for one in model.filesystems
         ]
-    directories = [
-        ["install", "-d", "-m", f"0{one.mode:o}", "-o", one.owner, "-g", one.group, one.path]
-        for one in model.directories
-    ]
-    early = [command for one, command in zip(model.directories, directories) if one.owner == one.group == "root"]
-    late = [command for command in directories if command not in early]
+    early, late = _directory_commands(model)
     if early:
         document["bootcmd"] = early
     if files:

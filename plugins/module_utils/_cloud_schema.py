@@ -231,6 +231,7 @@ DOCUMENT: dict[str, Schema] = {
 }
 EXTENSIONS: dict[str, Schema] = {
     "packages": Key("list"),
+    "groups": Key("list"),
     "links": [LINK],
     "directories": [DIRECTORY],
     "networks": [{**INTERFACE, "routes": [ROUTE]}],

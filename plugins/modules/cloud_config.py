@@ -35,7 +35,7 @@ options:
   config:
     description:
       - The description of a machine. Its keys are those of a CoreOS cloud-config, spelled with underscores, and
-        C(links), C(directories), C(networks), C(filesystems) and C(packages); the role C(cloud_config)
+        C(links), C(directories), C(networks), C(filesystems), C(groups) and C(packages); the role C(cloud_config)
         has examples of all of them.
       - C($private_ipv4) and its like stand for values of O(addresses); C(\\$private_ipv4) stands for itself.
     type: dict

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from . import cluster, guest, image
@@ -58,7 +59,8 @@ def _parser() -> argparse.ArgumentParser:
         "install what local hosts need and build the base image, if that is not done yet",
     )
     made = command("up", _up, "make a cluster or complete one: hosts that run are left alone")
-    for sub in (base, made):
+    settled = command("plan", _plan, "settle names, addresses, keys and network as up does, but switch nothing on")
+    for sub in (base, made, settled):
         sub.add_argument(
             "--packages",
             choices=image.CHOICES,
@@ -71,14 +73,21 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="build again, with today's packages; no cluster may exist",
     )
-    made.add_argument("--hosts", type=int, metavar="N", help="how many hosts (as many as there are, at first 3)")
-    made.add_argument("--prefix", help="host names are PREFIX and a number (core-)")
-    made.add_argument("--inventory", type=Path, metavar="FILE", help="write an Ansible inventory here as well")
+    for sub in (made, settled):
+        sub.add_argument("--hosts", type=int, metavar="N", help="how many hosts (as many as there are, at first 3)")
+        sub.add_argument("--prefix", help="host names are PREFIX and a number (core-)")
+        sub.add_argument("--inventory", type=Path, metavar="FILE", help="write an Ansible inventory here as well")
+        sub.add_argument(
+            "--var",
+            action="append",
+            metavar="NAME=VALUE",
+            help="a variable for all hosts in the inventory; VALUE is JSON or text",
+        )
     made.add_argument(
-        "--var",
-        action="append",
-        metavar="NAME=VALUE",
-        help="a variable for all hosts in the inventory; VALUE is JSON or text",
+        "--files",
+        type=Path,
+        metavar="DIR",
+        help="lay DIR/HOST/ over each new host's disk before its first boot",
     )
     made.add_argument(
         "--timeout",
@@ -118,23 +127,28 @@ def _base(options: argparse.Namespace, progress: Progress) -> None:
     progress.say(f"the base image is there: {' + '.join(str(image.BASE / key) for key in layers)}")
 
 
-def _up(options: argparse.Namespace, progress: Progress) -> None:
+def _order(options: argparse.Namespace) -> cluster.Order:
     variables = dict(_variable(text) for text in options.var) if options.var else None
-    result = cluster.up(
-        cluster.Order(
-            cluster=options.cluster,
-            hosts=options.hosts,
-            prefix=options.prefix,
-            packages=options.packages,
-            suite=options.suite,
-            inventory=options.inventory,
-            variables=variables,
-            timeout=options.timeout,
-        ),
-        progress,
+    return cluster.Order(
+        cluster=options.cluster,
+        hosts=options.hosts,
+        prefix=options.prefix,
+        packages=options.packages,
+        suite=options.suite,
+        inventory=options.inventory,
+        variables=variables,
     )
-    name = result.cluster.name
+
+
+def _up(options: argparse.Namespace, progress: Progress) -> None:
+    order = replace(_order(options), timeout=options.timeout, files=options.files)
+    name = cluster.up(order, progress).cluster.name
     progress.say(f"cluster {name} is up; inventory: {cluster.directory(name) / 'inventory.yml'}")
+
+
+def _plan(options: argparse.Namespace, progress: Progress) -> None:
+    name = cluster.prepare(_order(options), progress).name
+    progress.say(f"cluster {name} is planned; inventory: {cluster.directory(name) / 'inventory.yml'}")
 
 
 def _variable(text: str) -> tuple[str, object]:

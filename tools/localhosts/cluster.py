@@ -82,6 +82,7 @@ class Order:
     inventory: Path | None = None
     variables: Mapping[str, Any] | None = None
     timeout: float = 60.0
+    files: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,24 @@ def up(order: Order, progress: Progress) -> Result:
         mtu = network.machine_mtu()
         network.raise_bridge(cluster, mtu)
         off = [host for host in cluster.hosts if not guest.is_running(guest.Place(cluster.name, host.name))]
-        _boot(cluster, off, mtu, order.timeout, progress)
+        _boot(cluster, off, mtu, order.timeout, progress, order.files)
         running = len(cluster.hosts) - len(off)
         if running:
             progress.say(f"{running} of {len(cluster.hosts)} hosts of cluster {cluster.name} were running already")
         return Result(cluster, tuple(host.name for host in off))
+
+
+def prepare(order: Order, progress: Progress) -> Cluster:
+    """Settle what ``up`` would: names, addresses, keys, inventory, the network. No host is switched on."""
+    plan.check_cluster_name(order.cluster)
+    if order.hosts is not None:
+        plan.check_count(order.hosts)
+    layers = ensure_image(order.packages, order.suite, False, progress)
+    with _lock(order.cluster, progress):
+        cluster = _planned(order, layers, progress)
+        network.raise_limits(progress)
+        network.raise_bridge(cluster, network.machine_mtu())
+        return cluster
 
 
 def _planned(order: Order, layers: Sequence[str], progress: Progress) -> Cluster:
@@ -199,7 +213,14 @@ def _make_key(path: Path, comment: str) -> None:
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path))
 
 
-def _boot(cluster: Cluster, hosts: Sequence[Host], mtu: int, timeout: float, progress: Progress) -> None:
+def _boot(
+    cluster: Cluster,
+    hosts: Sequence[Host],
+    mtu: int,
+    timeout: float,
+    progress: Progress,
+    files: Path | None = None,
+) -> None:
     """Switch on hosts and wait until every host of the cluster answers."""
     if hosts:
         progress.say(f"switching on {', '.join(host.name for host in hosts)}")
@@ -209,7 +230,7 @@ def _boot(cluster: Cluster, hosts: Sequence[Host], mtu: int, timeout: float, pro
         place = guest.Place(cluster.name, host.name)
         guest.kill([place])  # what a host that died by itself may have left
         _end_connections(cluster, host)
-        children[host.name] = guest.start(cluster, host, mtu)
+        children[host.name] = guest.start(cluster, host, mtu, files)
     guest.wait_for_banners(cluster, cluster.hosts, children, timeout, progress)
     for child in children.values():
         child.returncode = 0  # it goes on without this program, which is no longer its keeper

@@ -180,8 +180,11 @@ def remove_mounts(place: Place) -> None:
         run("umount", "--lazy", point)
 
 
-def _prepare(place: Place, cluster: Cluster, host: Host, mtu: int) -> None:
-    """Make a fresh disk this host's own. Written once, so that what roles change later stays changed."""
+def _prepare(place: Place, cluster: Cluster, host: Host, mtu: int, files: Path | None) -> None:
+    """Make a fresh disk this host's own. Written once, so that what roles change later stays changed.
+
+    ``files``: a folder with a folder for each host, whose contents are laid over the disk before its first boot.
+    """
     done = place.disk / "prepared"
     if done.exists():
         return
@@ -196,14 +199,16 @@ def _prepare(place: Place, cluster: Cluster, host: Host, mtu: int) -> None:
     for end, mode in (("", 0o600), (".pub", 0o644)):
         key = place.disk / f"ssh_host_ed25519_key{end}"
         write_file(root / f"etc/ssh/{key.name}", key.read_text(), mode)
+    if files is not None and (files / host.name).is_dir():
+        run("cp", "--archive", "--no-preserve=ownership", f"{files / host.name}/.", f"{root}/")
     done.touch()
 
 
-def start(cluster: Cluster, host: Host, mtu: int) -> subprocess.Popen[bytes]:
+def start(cluster: Cluster, host: Host, mtu: int, files: Path | None = None) -> subprocess.Popen[bytes]:
     """Switch a host on, with its disk as it was, and return systemd-nspawn's process at once."""
     place = Place(cluster.name, host.name)
     _mount(place, host)
-    _prepare(place, cluster, host, mtu)
+    _prepare(place, cluster, host, mtu, files)
     for cgroup in place.cgroups:
         cgroup.mkdir(parents=True, exist_ok=True)
         _delegate(cgroup)

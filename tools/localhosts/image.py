@@ -1,7 +1,8 @@
 # Copyright (c) 2026, flotilla.cluster contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What hosts share: a Debian system, a layer with the roles' packages downloaded, a layer with them installed."""
+"""What hosts share: a Debian system, a layer with the roles' packages downloaded, one with
+them installed, one with cloud-init on top."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from .plan import HostsError, recipe_hash
 from .system import Progress, locked, remove_tree, run, run_logged, tail, write_file
 
 BASE = Path("/var/cache/flotilla/base")
-CHOICES = ("cached", "installed")
+CHOICES = ("cached", "installed", "cloud")
 
 _UNUSED_DAYS = 14
 _LOCK_TIMEOUT = 1800.0
@@ -70,6 +71,18 @@ apt install --no-download PACKAGES
 systemctl disable SERVICES
 # What the packages' own configuration would have started with; roles bring theirs.
 find /var/lib/etcd /var/lib/docker /var/lib/containerd -mindepth 1 -delete 2>/dev/null || :
+apt-cache gencaches
+"""
+)
+
+# A machine that reads what it shall be at its first boot. Access to it is the tools' own: keys and network stay.
+_CLOUD_SCRIPT = (
+    _APT
+    + r"""
+if [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -60)" ]; then apt update; fi
+apt install PACKAGES
+printf '%s\n' 'datasource_list: [NoCloud, ConfigDrive, None]' 'ssh_deletekeys: false' 'disable_root: false' \
+    'apt_preserve_sources_list: true' > /etc/cloud/cloud.cfg.d/90-local.cfg
 apt-cache gencaches
 """
 )
@@ -129,7 +142,7 @@ def read_origin(suite: str | None) -> Origin:
 
 
 def recipes(origin: Origin) -> dict[str, Image]:
-    """The three layers by kind, each with the hash of everything it is made from."""
+    """The layers by kind, each with the hash of everything it is made from."""
     system = {
         "kind": "system",
         "suite": origin.suite,
@@ -151,6 +164,7 @@ def recipes(origin: Origin) -> dict[str, Image]:
             "services": packages.ROLE_SERVICES,
             "script": _INSTALLED_SCRIPT,
         },
+        {"kind": "cloud", "packages": packages.CLOUD, "script": _CLOUD_SCRIPT},
     ):
         key = recipe_hash({"below": below, **parts})
         images[str(parts["kind"])] = Image(str(parts["kind"]), key, below, parts)

@@ -50,3 +50,6 @@ ROLES = (
 
 #: Services that those packages enable and that a role has to start itself.
 ROLE_SERVICES = ("containerd.service", "docker.service", "docker.socket", "etcd.service")
+
+#: What reads user-data at the first boot, installed in the layer ``cloud``.
+CLOUD = ("cloud-init",)
