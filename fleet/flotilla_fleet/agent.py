@@ -62,6 +62,7 @@ class Manager(Protocol):
     async def reload(self) -> None: ...
     async def is_loaded(self, name: str) -> bool: ...
     async def state(self, name: str) -> ActiveState: ...
+    async def states(self, names: list[str]) -> dict[str, ActiveState]: ...
     async def link(self, paths: list[str]) -> None: ...
     async def enable(self, paths: list[str]) -> None: ...
     async def disable(self, names: list[str]) -> None: ...
@@ -219,6 +220,8 @@ class Agent:
         self._jobs: set[asyncio.Task[None]] = set()
         self._permits: list[tuple[str, asyncio.Future[None]]] = []
         self._permit_task: asyncio.Task[None] | None = None
+        self._forgotten: set[str] = set()
+        self._asking: asyncio.Task[None] | None = None
         self._revisions: dict[str, int] = {}
         """The revision of each assignment as it was read."""
         self._listed_at = 0
@@ -615,16 +618,37 @@ class Agent:
             self._signals[name] = self._signals.get(name, 0) + 1
             self._see(name, state)
 
-    async def _look(self, name: str) -> None:
+    def on_removed(self, name: str) -> None:
+        """systemd has forgotten a unit, perhaps only to load it again: what that means is asked, for many at once."""
+        if name not in self.local:
+            return
+        self._forgotten.add(name)
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._look_at_forgotten())
+
+    async def _look_at_forgotten(self) -> None:
+        while self._forgotten:
+            await asyncio.sleep(GATHER_STATES)
+            names, self._forgotten = sorted(self._forgotten), set()
+            try:
+                await self._look(*names)
+            except SystemdError as exc:
+                # The connection is made anew, and with it all states are read.
+                log.warning("the states of %d units are not known: %s", len(names), exc)
+
+    async def _look(self, *names: str) -> None:
         """Ask systemd. A signal that came meanwhile may be newer than the answer, which is read later than it: it wins.
 
         Nothing is lost by that, because systemd sends a signal after every change that the answer could tell of.
         """
-        before = self._signals.get(name, 0)
-        seen = await self.manager.state(name)
-        if self._signals.get(name, 0) != before:
-            seen = ActiveState(seen.load)
-        self._see(name, seen)
+        before = {name: self._signals.get(name, 0) for name in names}
+        held = self.local.keys() & set(names)
+        seen = await self.manager.states(list(names))
+        for name, state in seen.items():
+            if name in held and name not in self.local:
+                continue  # it was removed meanwhile
+            told = self._signals.get(name, 0) != before[name]
+            self._see(name, ActiveState(state.load) if told else state)
 
     def _see(self, name: str, state: ActiveState) -> None:
         old = self.states.get(name, ActiveState("loaded", "inactive", "dead"))
@@ -639,9 +663,8 @@ class Agent:
 
     async def refresh(self) -> None:
         """Read the states of all local units anew, after a (re)connection."""
-        for name in list(self.local):
-            await self._look(name)
-            local = self.local[name]
+        await self._look(*self.local)
+        for name, local in list(self.local.items()):
             if local.once and local.job == LAUNCHED and not local.done and self.states[name].active == "inactive":
                 # It ended while nobody looked; had it failed, systemd would say so.
                 self._set_local(name, replace(local, done=True))

@@ -195,7 +195,7 @@ class Daemon:
         )
         self.pin = Pin(self.etcd, memory, config.etcd_key_prefix)
         self.registry = AskingRegistry(self.etcd, keys)
-        self.systemd = Systemd(self._on_state, self._on_systemd_lost, user=config.systemd_user)
+        self.systemd = Systemd(self._on_state, self._on_removed, self._on_systemd_lost, user=config.systemd_user)
         self._systemd_lost = asyncio.Event()
         units = Path(config.units_directory)
         self.agent = Agent(self.machine.id, self.etcd, keys, self.systemd, units, memory, config.partition_grace)
@@ -207,6 +207,9 @@ class Daemon:
 
     def _on_state(self, name: str, state: ActiveState) -> None:
         self.agent.on_state(name, state)
+
+    def _on_removed(self, name: str) -> None:
+        self.agent.on_removed(name)
 
     def _on_systemd_lost(self) -> None:
         self.agent.systemd_is_up(False)

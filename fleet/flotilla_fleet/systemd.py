@@ -73,17 +73,21 @@ class Systemd:
     """A connection to one systemd manager.
 
     ``on_state`` is called with (unit name, state) for each change of any unit of the manager; parts of a state that a
-    signal does not tell are "". ``on_lost`` is called once when the connection breaks.
+    signal does not tell are "". ``on_removed`` is called with the name of a unit that systemd holds in memory no more:
+    it has ended, or systemd reloads, forgets all units and knows them again a moment later. ``on_lost`` is called once
+    when the connection breaks.
     """
 
     def __init__(
         self,
         on_state: Callable[[str, ActiveState], None],
+        on_removed: Callable[[str], None],
         on_lost: Callable[[], None],
         user: bool = False,
         call_timeout: float = 25.0,
     ) -> None:
         self.on_state = on_state
+        self.on_removed = on_removed
         self.on_lost = on_lost
         self.bus_type = BusType.SESSION if user else BusType.SYSTEM
         self.call_timeout = call_timeout
@@ -199,7 +203,7 @@ class Systemd:
             elif not future.done():
                 future.set_result(result)
         elif message.member == "UnitRemoved" and message.body:
-            self.on_state(str(message.body[0]), ActiveState("not-found", "inactive", "dead"))
+            self.on_removed(str(message.body[0]))
 
     def _remember(self, path: str, result: str) -> None:
         """The signal may overtake the answer that names the job; keep the last few results for that."""
@@ -256,10 +260,13 @@ class Systemd:
         return {str(row[0]): ActiveState(str(row[2]), str(row[3]), str(row[4])) for row in body[0]}
 
     async def state(self, name: str) -> ActiveState:
-        body = await self._manager("ListUnitsByNames", "as", [[name]])
-        for row in body[0]:
-            return ActiveState(str(row[2]), str(row[3]), str(row[4]))
-        return ActiveState("not-found", "inactive", "dead")
+        return (await self.states([name]))[name]
+
+    async def states(self, names: list[str]) -> dict[str, ActiveState]:
+        """The states of all these units, in one call. While systemd reloads, the answer waits."""
+        body = await self._manager("ListUnitsByNames", "as", [names])
+        found = {str(row[0]): ActiveState(str(row[2]), str(row[3]), str(row[4])) for row in body[0]}
+        return {name: found.get(name, ActiveState("not-found", "inactive", "dead")) for name in names}
 
     async def link(self, paths: list[str]) -> None:
         """Make unit files outside the search path known until the next reboot."""

@@ -42,6 +42,7 @@ class FakeSystemd:
         self.broken: set[str] = set()
         """Names whose start is refused."""
         self.on_state: Callable[[str, ActiveState], None] = lambda _name, _state: None
+        self.on_removed: Callable[[str], None] = lambda _name: None
 
     def _load(self, name: str) -> None:
         if name in self.in_memory:
@@ -82,7 +83,10 @@ class FakeSystemd:
             self.on_state(name, ActiveState("", "inactive", "dead"))
 
     async def reload(self) -> None:
+        """As systemd does it: it forgets all units, tells so, and loads them anew; what runs, runs on."""
         self.calls["reload"] += 1
+        for name in list(self.in_memory):
+            self.on_removed(name)
         for name in list(self.in_memory):
             if name in self.paths and self.paths[name].exists():
                 self.in_memory[name] = self.paths[name].read_text(encoding="utf-8")
@@ -99,6 +103,10 @@ class FakeSystemd:
         if name in self.failed:
             return ActiveState(load, "failed", "failed")
         return ActiveState(load, "inactive", "dead")
+
+    async def states(self, names: list[str]) -> dict[str, ActiveState]:
+        self.calls["states"] += 1
+        return {name: await self.state(name) for name in names}
 
     async def link(self, paths: list[str]) -> None:
         self.calls["link"] += 1
@@ -152,6 +160,7 @@ class FakeMachine:
         self.registry = Registry(self.etcd, self.keys)
         self.agent = Agent(self.id, self.etcd, self.keys, self.systemd, self.directory / "units", memory, 1.0)
         self.systemd.on_state = self.agent.on_state
+        self.systemd.on_removed = self.agent.on_removed
         self.engine = Engine(self.etcd, self.keys, self.id, self.ttl, memory, grace=1.0)
         machine = Machine(self.id, self.ip, self.metadata, self.boot, version="test")
         self.presence = Presence(self.etcd, self.keys, machine, self.ttl, memory, self.agent.on_lease, self.agent.mend)

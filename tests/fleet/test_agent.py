@@ -133,6 +133,7 @@ class Rig:
         self.agent = Agent(ME, self.etcd, Keys("/t/"), self.systemd, self.directory / "units", memory, 0.2)
         self.agent._lease = Lease(self.etcd, 1, 60, now())
         self.systemd.on_state = self.agent.on_state
+        self.systemd.on_removed = self.agent.on_removed
         self.agent.systemd_is_up(True)
 
     async def list(self, *assignments: Assignment, **raw: bytes) -> None:
@@ -159,6 +160,40 @@ async def test_only_what_etcd_was_read_without_is_removed(tmp_path: Path) -> Non
     assert "u.service" not in rig.systemd.active
     assert not (tmp_path / "units/u.service").exists()
     assert not rig.agent.memory.names("unit-")
+
+
+async def test_a_reload_of_systemd_ends_nothing(tmp_path: Path) -> None:
+    """systemd tells of each unit that it is gone, and has all of them again afterwards."""
+    rig = Rig(tmp_path)
+    await rig.list(want(), want(name="v.service"))
+    told: list[str] = []
+    rig.agent._touch = told.append  # type: ignore[method-assign]
+    rig.systemd.calls.clear()
+    await rig.systemd.reload()
+    await asyncio.sleep(0.1)
+    assert [rig.agent.states[name].active for name in ("u.service", "v.service")] == ["active", "active"]
+    assert told == []
+    assert rig.systemd.calls["states"] == 1
+
+
+async def test_what_ended_during_a_reload_is_seen(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await rig.list(want())
+    await rig.systemd.reload()
+    del rig.systemd.active["u.service"]
+    await asyncio.sleep(0.1)
+    assert rig.agent.states["u.service"].active == "inactive"
+
+
+async def test_a_one_shot_unit_that_runs_is_not_done_by_a_reload(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    await rig.list(want(name="job.service", text="[Service]\nType=oneshot\nExecStart=/bin/true\n"))
+    rig.systemd.active["job.service"] = "runs"
+    rig.agent._set_local("job.service", replace(rig.agent.local["job.service"], done=False))
+    await rig.systemd.reload()
+    await asyncio.sleep(0.1)
+    assert rig.agent.states["job.service"].active == "active"
+    assert not rig.agent.local["job.service"].done
 
 
 async def test_an_unreadable_assignment_leaves_the_unit_alone(tmp_path: Path) -> None:
