@@ -238,13 +238,14 @@ class Engine:
 
     async def _follow(self, revision: int) -> None:
         """Keep the image up to date; anything but a short break of the stream ends leading, which begins anew."""
-        broken = False
+        delay, broken = 0.2, False
         while True:
             try:
                 if broken:
                     await self.etcd.confirm(self.keys.leader)
                 broken = True
                 async for batch in self.etcd.watch(self.keys.prefix, revision):
+                    delay = 0.2
                     for change in batch:
                         revision = max(revision, change.revision + 1)
                         self._enter(change)
@@ -252,7 +253,7 @@ class Engine:
                 raise
             except e.EtcdError as exc:
                 log.info("the engine's watch broke (%s), going on at revision %d", exc, revision)
-                await asyncio.sleep(0.2)
+                delay = await e.rest(delay)
 
     def _enter(self, change: e.WatchEvent) -> None:
         if change.key == self.keys.leader:
@@ -294,9 +295,13 @@ class Engine:
         return plan(snapshot_of(self.image, self._waiting(moment), self._brake(moment)))
 
     def _note_lost(self, moment: float) -> None:
-        """Remember since when each machine that units are on is missing."""
+        """Remember since when each machine that units are on is missing, and for the brake also those they have left.
+
+        Machines that are lost together are seldom lost in one moment: their leases end seconds apart.
+        """
         wanted = {target.machine for target in self.image.targets.values()} - {""}
-        gone = {machine for machine in wanted if self.image.is_gone(machine)}
+        lately = {machine for machine, since in self._lost.items() if since + BRAKE_SECONDS > moment}
+        gone = {machine for machine in wanted | lately if self.image.is_gone(machine)}
         self._lost = {machine: self._lost.get(machine, moment) for machine in gone}
 
     def _wake_in(self, seconds: float) -> None:

@@ -71,7 +71,9 @@ class Lease:
         failing = False
         while True:
             on_renewed(self)
-            await asyncio.sleep(min(1.0, self.ttl / 12) if failing else self.ttl / 3)
+            # Counted from when the last renewal was sent: an answer that came late must not make the next one late.
+            due = self.left - self.ttl * 2 / 3
+            await asyncio.sleep(min(1.0, self.ttl / 12) if failing else max(0.0, due))
             try:
                 await self.renew()
             except e.EtcdError as exc:

@@ -9,20 +9,25 @@ import asyncio
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from fakes import FakeMachine
+from memory_etcd import MemoryEtcd, Server
 from proxy import Proxy
 from support.etcd import EtcdProcess, etcd_or_skip
 from test_scheduler import A, B, C, World, unit, world
 
+from flotilla_fleet import engine as engines
+from flotilla_fleet import presence
 from flotilla_fleet.engine import BRAKE_LEAST, brake_of
-from flotilla_fleet.etcd import Etcd, ForeignCluster, Unreachable, op_delete, op_put
+from flotilla_fleet.etcd import Etcd, ForeignCluster, Unreachable, op_delete, op_put, prefix_end
 from flotilla_fleet.memory import Memory
-from flotilla_fleet.model import JobState, Machine, Target
+from flotilla_fleet.model import JobState, Machine, Target, encode_machine
 from flotilla_fleet.pin import Known, accept, known_of, refusal
+from flotilla_fleet.registry import Keys, Registry
 from flotilla_fleet.store import StoreError
 from flotilla_fleet.unitfile import parse_unit
 
@@ -429,6 +434,66 @@ def test_the_brake_does_not_hold_up_new_units() -> None:
     w.units["new.service"] = unit("new.service")
     w.step()
     assert w.where("new.service") == A
+
+
+async def test_machines_whose_leases_end_one_after_the_other_are_lost_together_for_the_brake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the second is lost, the first one's units have left it, and it counts all the same."""
+    server, keys = Server(), Keys("/t/")
+    monkeypatch.setattr(engines, "presence_now", lambda: server.clock)
+    for machine in (A, B, C):
+        server.txn([], [op_put(keys.presence(machine), encode_machine(Machine(machine)), server.grant(1000))], [])
+    registry = Registry(MemoryEtcd(server), keys)  # type: ignore[arg-type]
+    for number in range(60):
+        assert await registry.put_unit(f"u{number:02d}.service", parse_unit(SLEEP), "launched", None)
+    engine = engines.Engine(MemoryEtcd(server), keys, "e", 1000, Memory(tmp_path), 5)  # type: ignore[arg-type]
+    assert await engine._campaign()
+    heard = await engine._begin()
+
+    async def decide() -> dict[str, int]:
+        nonlocal heard
+        for event in server.events(keys.prefix, heard + 1):
+            engine._enter(event)
+        heard = server.revision
+        await engine._apply(engine._plan().changes)
+        listing = server.select("/t/assign/", prefix_end("/t/assign/"))
+        return Counter(keys.split(kv.key)[1] for kv in listing)
+
+    assert await decide() == {A: 20, B: 20, C: 20}
+    server.revoke(server.keys[keys.presence(A)].lease)
+    assert await decide() == {B: 30, C: 30}
+    server.tick(2)
+    server.revoke(server.keys[keys.presence(B)].lease)
+    assert await decide() == {B: 20, C: brake_of(3, 2, 60)}
+    server.tick(engines.BRAKE_SECONDS)
+    assert await decide() == {C: 60}
+
+
+# -- renewals -----------------------------------------------------------------
+
+
+async def test_a_late_answer_does_not_make_the_next_renewal_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While etcd elects a leader an answer takes long; the lease counts from when it was asked for."""
+    clock = 100.0
+    sent: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        nonlocal clock
+        clock += seconds
+
+    class Slow:
+        async def lease_keepalive(self, _lease: int) -> int:
+            nonlocal clock
+            sent.append(clock)
+            clock += [0.0, 1.5, 3.0, 0.0, 0.0][len(sent) - 1]
+            return 0 if len(sent) == 5 else 6
+
+    monkeypatch.setattr(presence, "now", lambda: clock)
+    monkeypatch.setattr(presence.asyncio, "sleep", sleep)
+    with pytest.raises(presence.LeaseLost):
+        await presence.Lease(Slow(), 1, 6, clock).keep()  # type: ignore[arg-type]
+    assert sent == pytest.approx([102, 104, 106, 109, 111])
 
 
 # -- a machine in trouble ------------------------------------------------------
