@@ -270,30 +270,41 @@ def _is_global(value: bytes) -> bool:
     )
 
 
-def check_history(changes: Iterable[Change], prefix: str) -> list[Violation]:
-    """S1 and S6 at every revision; the changes begin with the first one below the prefix.
+class HistoryChecker:
+    """S1 and S6 at every revision of a history that is fed in parts, each revision whole and once, from the first on.
 
     S1: a unit that is not global is assigned to one machine at most, to the one that is its target, and only while
     that machine is present. S6: what an engine wrote carries the epoch of the leader of that moment.
     """
-    registry = _Registry()
-    found: list[Violation] = []
-    for revision, together in _by_revision(changes):
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._registry = _Registry()
+
+    def feed(self, changes: Iterable[Change]) -> list[Violation]:
+        """What the next changes violate."""
+        return [v for revision, together in _by_revision(changes) for v in self._check(revision, together)]
+
+    def _check(self, revision: int, together: Sequence[Change]) -> Iterator[Violation]:
+        registry = self._registry
         before_leader, before_present = registry.leader, set(registry.present)
         touched = set()
         for change in together:
-            kind, rest = _split(change.key, prefix)
+            kind, rest = _split(change.key, self._prefix)
             if kind in ("target", "assign") and change.value is not None:
-                found += _check_writer(change, before_leader, kind, rest)
+                yield from _check_writer(change, before_leader, kind, rest)
             if kind == "assign" and change.value is not None:
-                machine = rest.partition("/")[0]
-                if machine not in before_present and rest.partition("/")[2] not in _names(registry, machine):
-                    found.append(
-                        Violation("S1", f"revision {revision} assigns {rest}, and that machine is not present")
-                    )
+                machine, _, name = rest.partition("/")
+                if machine not in before_present and machine not in registry.assigned.get(name, ()):
+                    yield Violation("S1", f"revision {revision} assigns {rest}, and that machine is not present")
             touched.add(_enter(registry, change, kind, rest))
-        found += [v for name in sorted(touched - {""}) for v in _check_unit(registry, name, revision)]
-    return found
+        for name in sorted(touched - {""}):
+            yield from _check_unit(registry, name, revision)
+
+
+def check_history(changes: Iterable[Change], prefix: str) -> list[Violation]:
+    """S1 and S6, see :class:`HistoryChecker`; the changes begin with the first one below the prefix."""
+    return HistoryChecker(prefix).feed(changes)
 
 
 def _by_revision(changes: Iterable[Change]) -> Iterator[tuple[int, list[Change]]]:
@@ -310,10 +321,6 @@ def _by_revision(changes: Iterable[Change]) -> Iterator[tuple[int, list[Change]]
 def _split(key: str, prefix: str) -> tuple[str, str]:
     kind, _, rest = key.removeprefix(prefix).partition("/")
     return kind, rest
-
-
-def _names(registry: _Registry, machine: str) -> set[str]:
-    return {name for name, machines in registry.assigned.items() if machine in machines}
 
 
 def _enter(registry: _Registry, change: Change, kind: str, rest: str) -> str:
