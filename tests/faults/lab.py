@@ -43,7 +43,8 @@ from .oracle import Change, Run, Wanted
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 OUTPUT = ROOT / "tests/output/faults"
-CLUSTER = "faults"
+CLUSTER = os.environ.get("FAULTS_CLUSTER", "faults")
+"""Two runs at one time need two names."""
 PREFIX = Keys().prefix
 
 TTL = 6
@@ -724,7 +725,7 @@ def inventory() -> Path:
 
 
 def make() -> Lab:
-    """The cluster ``faults``: made and deployed with playbooks/site.yml, or what was kept, brought up to date."""
+    """The cluster: made and deployed with playbooks/site.yml, or what was kept, brought up to date."""
     order = clusters.Order(
         cluster=CLUSTER,
         hosts=3,

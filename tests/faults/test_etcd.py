@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from faults import oracle
-from faults.lab import MOVED, PREFIX, SLACK, TTL, GuestError, Host, Lab, clock, names, wait, witness
+from faults.lab import MOVED, PREFIX, SLACK, TTL, GuestError, Host, Lab, clock, names, on, wait, witness
 from faults.oracle import Call, Violation, Wanted, require
 
 from flotilla_fleet.etcd import Compacted, Etcd, EtcdError, op_delete, op_put, prefix_end
@@ -27,6 +27,8 @@ class Writer:
 
     lab: Lab
     rate: float
+    first: int = 0
+    """The number of the first write, so that no two writers of one test write the same."""
     calls: list[Call] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
 
@@ -40,7 +42,7 @@ class Writer:
         self._thread.join(30)
 
     def _run(self) -> None:
-        number = 0
+        number = self.first
         while not self._stop.wait(1 / self.rate):
             host = self.lab.hosts[number % len(self.lab.hosts)]
             unit, tag = f"t-w-{number % 5}.service", f"TAG={number:06d}."
@@ -166,6 +168,49 @@ def test_f9_an_older_snapshot_freezes_all_until_it_is_accepted(lab: Lab) -> None
     require(lab.check_converged(wanted, 60))
     kept = {key: value for key, value in before.items() if key.partition("/")[2] in early}
     require(oracle.check_same(kept, lab.invocations()))
+    lab.submit({"t-new.service": witness()})
+    lab.until_active(["t-new.service"])
+
+
+WIPE = """
+rm -rf /var/lib/etcd/member
+install -m 600 /dev/null /etc/flotilla/etcd-bootstrap.env
+echo 'FLOTILLA_ETCD_BOOTSTRAP="--initial-cluster={cluster} --initial-cluster-state=new {token}"' \
+  >/etc/flotilla/etcd-bootstrap.env
+"""
+
+
+def _wipe(lab: Lab) -> None:
+    """Make all members new and empty, as the role does on hosts without data, under a new token."""
+    together = ",".join(f"{host.name}=https://{host.address}:2380" for host in lab.hosts)
+    token = f"--initial-cluster-token=flotilla-{int(time.time())}"
+    lab.each(lambda host: host.run("systemctl stop etcd"))
+    lab.each(lambda host: host.run(WIPE.format(cluster=together, token=token)))
+    lab.each(lambda host: host.run("systemctl start etcd", timeout=90))
+
+
+def test_f9_a_wiped_etcd_freezes_all_until_it_is_accepted(lab: Lab) -> None:
+    """All members are new and empty, which looks like an owner who destroyed every unit."""
+    units = {name: witness() for name in names(6)}
+    lab.submit(units)
+    lab.until_active(units)
+    time.sleep(2)
+    require(lab.check_history())
+    before = lab.invocations()
+    lab.stop_recording()  # what it followed ends here
+    _wipe(lab)
+    lab.note("etcd is empty")
+    for host in lab.hosts:
+        wait(f"{host} says that it is frozen", 30, lambda h=host: _is_frozen(h))
+    time.sleep(3 * TTL)
+    assert all(_is_frozen(host) for host in lab.hosts)
+    assert lab.keys() == {}, "a frozen machine has written"
+    require(oracle.check_same(before, lab.invocations()), oracle.check_lives(lab.runs(), dict.fromkeys(units, 1)))
+    lab.each(lambda host: host.run("fleetd --accept-registry"))
+    lab.note("accepted")
+    lab.whole()
+    # Now it is the owner's word that there are no units.
+    require(lab.check_converged({}, 60))
     lab.submit({"t-new.service": witness()})
     lab.until_active(["t-new.service"])
 
@@ -319,8 +364,12 @@ def _leases(lab: Lab) -> dict[str, int]:
 # -- compaction ----------------------------------------------------------------
 
 
-def _compact_for(lab: Lab, seed: random.Random, rate: float) -> Writer:
-    """Compact once a second while units are written and a host is cut off for a moment: its watches begin anew."""
+def _compact_for(lab: Lab, seed: random.Random, rate: float, number: int) -> Writer:
+    """Compact once a second while units are written.
+
+    Meanwhile one machine is cut off, gets a unit and loses one, etcd forgets how that came, and the machine's
+    connections end: its watches begin anew at a revision that is gone, and a new listing must tell.
+    """
     stop = threading.Event()
 
     def compact() -> None:
@@ -329,18 +378,33 @@ def _compact_for(lab: Lab, seed: random.Random, rate: float) -> Writer:
                 lab.etcd(_compact)
 
     thread = threading.Thread(target=compact, daemon=True)
-    # The machine must not be taken for dead, which is a matter of two seconds when etcd's leader is cut off.
-    host = seed.choice(lab.others(lab.etcd_leader()))
-    with Writer(lab, rate) as writer:
+    # It must not be taken for dead, nor take the engine with it: the cut is as short as can be.
+    host = seed.choice(lab.others(lab.etcd_leader(), lab.engine_leader()))
+    others = lab.others(host)
+    lab.submit({f"t-old-{number}.service": witness(on(host))})
+    lab.until_active([f"t-old-{number}.service"])
+    with Writer(lab, rate, number * 1000) as writer:
         thread.start()
         time.sleep(1.0)
         lab.cut(host)
-        time.sleep(2.2)
+        lab.submit({f"t-cut-{number}.service": witness(on(host))}, through=others[0])
+        lab.destroy(f"t-old-{number}.service", through=others[0])
+        wait("both are written", 10, lambda: lab.etcd(lambda client: _is_told(client, host, number), *others), 0.02)
+        lab.etcd(_compact, *others)
+        host.run("ss --kill --no-header state established '( dport = :2379 )'")
         lab.heal()
+        lab.until_active([f"t-cut-{number}.service"])
         time.sleep(1.0)
         stop.set()
         thread.join(20)
     return writer
+
+
+async def _is_told(client: Etcd, host: Host, number: int) -> bool:
+    """Whether the engine has written what a machine shall do now."""
+    listing = await client.prefix(f"{PREFIX}assign/{host.machine}/")
+    told = {kv.key.rpartition("/")[2] for kv in listing.kvs}
+    return f"t-cut-{number}.service" in told and f"t-old-{number}.service" not in told
 
 
 async def _compact(client: Etcd) -> None:
@@ -364,22 +428,25 @@ def _compaction(lab: Lab, seed: random.Random, rounds: int, rate: float) -> None
     lab.submit(units)
     lab.until_active(units)
     before = lab.invocations()
-    wanted = {name: Wanted("launched") for name in units}
+    since = lab[0].run("date +%s").strip()
+    calls: list[Call] = []
     for number in range(rounds):
-        # Changes that the machine which is cut off can only learn from a new listing.
-        name = f"t-c-{number}.service"
-        lab.submit({name: witness()})
-        writer = _compact_for(lab, seed, rate)
-        wanted[name] = Wanted("launched")
+        writer = _compact_for(lab, seed, rate, number)
+        calls += writer.calls
         good = sum(200 <= call.status < 300 for call in writer.calls)
         lab.note(f"round {number}: {good} of {len(writer.calls)} writes acknowledged")
-        if number % 2:
-            lab.destroy(f"t-c-{number - 1}.service")
-            del wanted[f"t-c-{number - 1}.service"]
-    wanted |= {f"t-w-{number}.service": Wanted("inactive") for number in range(5)}
+    wanted = {name: Wanted("launched") for name in [*units, *(f"t-cut-{number}.service" for number in range(rounds))]}
+    wanted |= {name: Wanted("inactive") for name in {call.unit for call in calls}}
+    told = lab.each(lambda host: host.run(f"journalctl -u fleet -o cat --since @{since}"))
+    lists = sum(text.count("reading the assignments again") for text in told.values())
+    lab.note(f"agents listed their assignments again {lists} times")
+    assert lists >= rounds, "no watch met a compaction"
+    history = lab.history()
     require(
         lab.check_converged(wanted, 30),
         oracle.check_same(before, lab.invocations()),
+        oracle.check_lives(lab.runs(), dict.fromkeys(wanted.keys() - {call.unit for call in calls}, 1)),
+        oracle.check_acknowledged(calls, history, PREFIX),
         lab.check_history(),
     )
 

@@ -101,6 +101,8 @@ def cut_off_stop_units(lab: Lab, victim: Host) -> None:
     lab.submit(units)
     placed = _placed(lab, units)
     moving = sorted(name for name, host in placed.items() if host is victim)
+    assert set(moving) & set(quick)
+    assert set(moving) & set(slow)
     etcd_led = lab.etcd_leader() is victim
     before = {key: value for key, value in lab.invocations().items() if not key.startswith(f"{victim}/")}
     cut = lab.cut(victim)
