@@ -177,8 +177,9 @@ class Daemon:
         self.config = config
         self.keys = keys = Keys(config.etcd_key_prefix)
         memory = Memory(Path(config.state_directory))
+        address = config.public_ip or default_address()
         self.etcd = e.Etcd(
-            config.etcd_servers,
+            e.nearest_first(config.etcd_servers, address),
             client_tls(config),
             config.etcd_request_timeout,
             config.etcd_username,
@@ -186,7 +187,7 @@ class Daemon:
         )
         self.machine = Machine(
             read_machine_id(),
-            config.public_ip or default_address(),
+            address,
             dict(config.metadata),
             read_boot_id(),
             version=__version__,

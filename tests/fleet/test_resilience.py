@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fakes import FakeMachine
@@ -23,7 +25,16 @@ from test_scheduler import A, B, C, World, unit, world
 from flotilla_fleet import engine as engines
 from flotilla_fleet import presence
 from flotilla_fleet.engine import BRAKE_LEAST, brake_of
-from flotilla_fleet.etcd import Etcd, ForeignCluster, Unreachable, op_delete, op_put, prefix_end
+from flotilla_fleet.etcd import (
+    Etcd,
+    ForeignCluster,
+    Unreachable,
+    _keep_tcp_alive,
+    nearest_first,
+    op_delete,
+    op_put,
+    prefix_end,
+)
 from flotilla_fleet.memory import Memory
 from flotilla_fleet.model import JobState, Machine, Target, encode_machine
 from flotilla_fleet.pin import Known, accept, known_of, refusal
@@ -468,6 +479,32 @@ async def test_machines_whose_leases_end_one_after_the_other_are_lost_together_f
     assert await decide() == {B: 20, C: brake_of(3, 2, 60)}
     server.tick(engines.BRAKE_SECONDS)
     assert await decide() == {C: 60}
+
+
+# -- watching through a machine that dies -----------------------------------------
+
+
+def test_a_member_of_ones_own_is_asked_first() -> None:
+    servers = ["https://192.0.2.1:2379", "https://192.0.2.2:2379", "https://[2001:db8::3]:2379"]
+    assert nearest_first(servers, "192.0.2.9") == servers
+    assert nearest_first(servers, "192.0.2.2") == [servers[1], servers[0], servers[2]]
+    assert nearest_first(servers, "2001:db8::3") == [servers[2], servers[0], servers[1]]
+    assert nearest_first(["http://192.0.2.1:2379", "http://127.0.0.1:2379"], "") == [
+        "http://127.0.0.1:2379",
+        "http://192.0.2.1:2379",
+    ]
+
+
+def test_a_silent_stream_from_a_dead_machine_ends_before_any_lease_of_five_seconds() -> None:
+    with socket.socket() as sock:
+        transport = SimpleNamespace(get_extra_info=lambda _name: sock)
+        _keep_tcp_alive(SimpleNamespace(connection=SimpleNamespace(transport=transport)))  # type: ignore[arg-type]
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        idle, interval, count = (
+            sock.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+    assert idle + interval * count < 5
 
 
 # -- renewals -----------------------------------------------------------------
