@@ -54,7 +54,7 @@ lint-docs:
 	$(BIN)/antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self .
 
 pytest: venv apt-lists ## plain pytest: fleet, tools, roles' documentation, and the unit tests of plugins
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest
 
 units: venv ## ansible-test units: modules on the oldest Python here
 	@$(BIN)/python tools/run_ansible_test.py units

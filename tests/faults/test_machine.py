@@ -140,7 +140,8 @@ def test_f16_when_most_agents_vanish_the_survivor_is_not_crushed(lab: Lab) -> No
     assert waiting, "no unit says why it waits"
     moved = oracle.moves(lab.history(), PREFIX)
     lab.note(f"{len(moved)} units moved")
-    assert max(moved.values()) == 1
+    # Their leases end seconds apart: what the first had may have been given to the second.
+    assert max(moved.values()) <= 2
 
 
 def _active_on(host: Host) -> list[str]:
