@@ -84,7 +84,10 @@ test-faults-quick: venv base ## some faults on three local hosts, about three mi
 test-faults: venv base ## every fault on three local hosts, and broken variants that must be found: about forty minutes
 	$(BIN)/pytest tests/faults -v --durations=0
 
-.PHONY: test-firstboot
+.PHONY: test-firstboot test-cloud
+test-cloud: venv apt-lists base ## documents applied to running hosts and judged by Ignition and cloud-init, about four minutes
+	$(BIN)/pytest tests/cloud
+
 test-firstboot: venv base ## three hosts that get user-data and nothing else become a cluster, about two minutes
 	$(BIN)/molecule test --scenario-name firstboot
 

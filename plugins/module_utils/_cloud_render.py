@@ -386,9 +386,9 @@ def cloud_init(model: Model) -> dict[str, str]:
             {
                 "device": one.device,
                 "filesystem": one.format,
-                "label": one.label or None,
                 "overwrite": one.wipe,
                 "partition": "none",
+                **({"label": one.label} if one.label else {}),
             }
             for one in model.filesystems
         ]

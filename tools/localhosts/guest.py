@@ -200,7 +200,7 @@ def _prepare(place: Place, cluster: Cluster, host: Host, mtu: int, files: Path |
         key = place.disk / f"ssh_host_ed25519_key{end}"
         write_file(root / f"etc/ssh/{key.name}", key.read_text(), mode)
     if files is not None and (files / host.name).is_dir():
-        run("cp", "--archive", "--no-preserve=ownership", f"{files / host.name}/.", f"{root}/")
+        run("cp", "--archive", f"{files / host.name}/.", f"{root}/")
     done.touch()
 
 
