@@ -32,6 +32,7 @@ class Config:
     etcd_servers: tuple[str, ...] = ("http://127.0.0.1:2379",)
     etcd_username: str = ""
     etcd_password: str = field(default="", repr=False)
+    etcd_credentials: str = ""
     etcd_cafile: str = ""
     etcd_certfile: str = ""
     etcd_keyfile: str = ""
@@ -62,6 +63,44 @@ class Config:
     def engine_ttl(self) -> int:
         """Time to live of leadership: upstream's five intervals, but never longer than a machine is given."""
         return max(2, min(round(5 * self.engine_reconcile_interval), self.machine_ttl))
+
+
+@dataclass(frozen=True)
+class Login:
+    """A user of etcd; without a name requests are nobody's."""
+
+    name: str = ""
+    password: str = field(default="", repr=False)
+
+
+PARTS = ("machine", "engine", "api")
+"""The parts of fleetd that may be users of etcd of their own, each allowed to write what it has to."""
+
+
+def logins(config: Config) -> dict[str, Login]:
+    """The user of each part: from the file ``etcd_credentials``, else ``etcd_username`` for all.
+
+    The file has a line ``part=user:password`` for each; the engine needs none where it is disabled.
+    """
+    if not config.etcd_credentials:
+        return dict.fromkeys(PARTS, Login(config.etcd_username, config.etcd_password))
+    path = Path(config.etcd_credentials)
+    try:
+        lines = path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"cannot read etcd_credentials: {exc}") from None
+    found: dict[str, Login] = {}
+    for line in lines:
+        part, _equals, text = line.partition("=")
+        name, colon, password = text.partition(":")
+        if part not in PARTS or not (name and colon and password):
+            # the line may be a password: it is not shown
+            raise ConfigError(f"{path} has a line that is not part=user:password with a part of {', '.join(PARTS)}")
+        found[part] = Login(name, password)
+    missing = [part for part in PARTS if part not in found and not (part == "engine" and config.disable_engine)]
+    if missing:
+        raise ConfigError(f"{path} has no user for {' and '.join(missing)}: add {missing[0]}=user:password")
+    return found
 
 
 def duration(key: str, text: str) -> float:

@@ -28,7 +28,7 @@ from . import __version__
 from . import etcd as e
 from .agent import Agent
 from .api import make_app, make_runner
-from .config import Config, ConfigError, load
+from .config import Config, ConfigError, Login, load, logins
 from .engine import Engine
 from .inquiry import AskingRegistry, Desk
 from .memory import Memory
@@ -178,13 +178,15 @@ class Daemon:
         self.keys = keys = Keys(config.etcd_key_prefix)
         memory = Memory(Path(config.state_directory))
         address = config.public_ip or default_address()
+        users = logins(config)
         self.etcd = e.Etcd(
             e.nearest_first(config.etcd_servers, address),
             client_tls(config),
             config.etcd_request_timeout,
-            config.etcd_username,
-            config.etcd_password,
+            users["machine"].name,
+            users["machine"].password,
         )
+        self.etcd.probe = keys.leader
         self.machine = Machine(
             read_machine_id(),
             address,
@@ -195,16 +197,21 @@ class Daemon:
             cpus=float(os.cpu_count() or 1),
         )
         self.pin = Pin(self.etcd, memory, config.etcd_key_prefix)
-        self.registry = AskingRegistry(self.etcd, keys)
+        self.registry = AskingRegistry(self._etcd_as(users["api"]), keys)
         self.systemd = Systemd(self._on_state, self._on_removed, self._on_systemd_lost, user=config.systemd_user)
         self._systemd_lost = asyncio.Event()
         units = Path(config.units_directory)
         self.agent = Agent(self.machine.id, self.etcd, keys, self.systemd, units, memory, config.partition_grace)
-        self.engine = Engine(self.etcd, keys, self.machine.id, config.engine_ttl, memory, config.partition_grace)
+        engine_etcd = self._etcd_as(users.get("engine", Login()))
+        self.engine = Engine(engine_etcd, keys, self.machine.id, config.engine_ttl, memory, config.partition_grace)
         self.presence = Presence(
             self.etcd, keys, self.machine, config.machine_ttl, memory, self.agent.on_lease, self.agent.mend
         )
         self._stop = asyncio.Event()
+
+    def _etcd_as(self, user: Login) -> e.Etcd:
+        """The client for a part with a user of its own."""
+        return self.etcd.as_user(user.name, user.password) if user.name else self.etcd
 
     def _on_state(self, name: str, state: ActiveState) -> None:
         self.agent.on_state(name, state)

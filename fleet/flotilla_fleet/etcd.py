@@ -31,11 +31,14 @@ log = logging.getLogger(__name__)
 MAX_TXN_OPS = 128
 PAGE = 2000
 
+_INVALID = 3
+_PRECONDITION = 9
 _UNAUTHENTICATED = 16
 _EXHAUSTED = 8
 _COMPACTED = 11
 _RETRY_ELSEWHERE = {4, 8, 14}
 """gRPC codes after which another member may answer: deadline exceeded, resource exhausted, unavailable."""
+_LOGIN = "/v3/auth/authenticate"
 _RENEW = "/v3/lease/keepalive"
 _WRITES = ("/v3/kv/txn", "/v3/lease/grant", "/v3/lease/revoke")
 FROZEN = (
@@ -211,11 +214,31 @@ def _keep_tcp_alive(response: aiohttp.ClientResponse) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
 
 
+@dataclass
+class Contact:
+    """What clients of one cluster share, whichever user they are: connections, and what was seen of the cluster."""
+
+    session: aiohttp.ClientSession | None = None
+    closed: bool = False
+    first: int = 0
+    """The endpoint that answered last."""
+    cluster_id: int = 0
+    revision: int = 0
+    refusal: str = ""
+    doubt: str = ""
+    """Why, and since when, etcd seems to be another one; a second look decides."""
+    doubted: float = 0.0
+    unsure: bool = True
+    """Contact was lost, or never made: nothing is written before something was read."""
+    requests: int = 0
+
+
 class Etcd:
     """One connection pool to the members of one cluster.
 
     ``endpoints`` are URLs; ``timeout`` is for one try at one endpoint, in seconds. All tries of a call together take no
-    longer than twice that, however many endpoints there are.
+    longer than twice that, however many endpoints there are. With a ``username`` requests are that user's; a cluster
+    whose authentication is off takes them all the same, and may be told to use it at any time.
     """
 
     def __init__(
@@ -234,52 +257,106 @@ class Etcd:
         self._username = username
         self._password = password
         self._token = ""
-        self._first = 0
-        self._session: aiohttp.ClientSession | None = None
-        self._closed = False
-        self.cluster_id = 0
+        self._login = asyncio.Lock()
+        self._anonymous = False
+        """The cluster's authentication was off when it was asked for a token."""
+        self.probe = "\0"
+        """The key that is read to see what etcd it is; users are allowed to read some keys only."""
+        self._contact = Contact()
+
+    def as_user(self, username: str, password: str) -> Etcd:
+        """The same client, connections and knowledge of the cluster included, as another user."""
+        twin = Etcd(self._endpoints, self._tls, self._timeout, username, password)
+        twin.probe, twin._contact = self.probe, self._contact
+        return twin
+
+    @property
+    def cluster_id(self) -> int:
         """0 until the first answer, or set beforehand to the cluster that must answer."""
-        self.revision = 0
+        return self._contact.cluster_id
+
+    @cluster_id.setter
+    def cluster_id(self, number: int) -> None:
+        self._contact.cluster_id = number
+
+    @property
+    def revision(self) -> int:
         """The highest revision seen; an answer below it is an error."""
-        self.refusal = ""
+        return self._contact.revision
+
+    @revision.setter
+    def revision(self, number: int) -> None:
+        self._contact.revision = number
+
+    @property
+    def refusal(self) -> str:
         """Why nothing may be asked at all but to renew leases, or "". Only an operator takes it back."""
-        self._doubt, self._doubted = "", 0.0
-        """Why, and since when, etcd seems to be another one; a second look decides."""
-        self._unsure = True
-        """Contact was lost, or never made: nothing is written before something was read."""
-        self.requests = 0
+        return self._contact.refusal
+
+    @refusal.setter
+    def refusal(self, text: str) -> None:
+        self._contact.refusal = text
+
+    @property
+    def requests(self) -> int:
         """Requests sent, for the metrics."""
+        return self._contact.requests
 
     async def close(self) -> None:
         """Connections end. Who asks afterwards, a task that ends late for one, gets Unreachable."""
-        self._closed = True
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        self._contact.closed = True
+        if self._contact.session is not None:
+            await self._contact.session.close()
+            self._contact.session = None
 
     def _client(self) -> aiohttp.ClientSession:
-        if self._closed:
+        if self._contact.closed:
             raise Unreachable("the connection to etcd was closed")
-        if self._session is None:
+        if self._contact.session is None:
             # With TLS switched off (tests) the connector takes True: the default context is never used for http URLs.
             connector = aiohttp.TCPConnector(ssl=self._tls if self._tls else None, limit=64)  # type: ignore[arg-type]
-            self._session = aiohttp.ClientSession(connector=connector)
-        return self._session
+            self._contact.session = aiohttp.ClientSession(connector=connector)
+        return self._contact.session
 
     def _order(self) -> list[int]:
         count = len(self._endpoints)
-        return [(self._first + step) % count for step in range(count)]
+        return [(self._contact.first + step) % count for step in range(count)]
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": self._token} if self._token else {}
 
-    async def _authenticate(self) -> None:
+    async def _authenticate(self, refused: str = "") -> None:
+        """Get a token in place of the one ``refused``, unless somebody has meanwhile: each costs etcd much time.
+
+        A cluster whose authentication is off gives none and wants none.
+        """
+        async with self._login:
+            if self._token == refused:
+                await self._log_in()
+
+    async def _log_in(self) -> None:
         self._token = ""
-        answer = await self._call("/v3/auth/authenticate", {"name": self._username, "password": self._password})
-        self._token = str(answer.get("token", ""))
+        try:
+            answer = await self._call(_LOGIN, {"name": self._username, "password": self._password})
+        except EtcdError as exc:
+            if exc.code != _PRECONDITION or "not enabled" not in str(exc):
+                raise
+            self._anonymous = True
+        else:
+            self._anonymous = False
+            self._token = str(answer.get("token", ""))
+
+    def _needs_token(self, exc: EtcdError) -> bool:
+        """Whether etcd refused a request because of its token: none, one that it has forgotten, or an outdated one."""
+        if not self._username:
+            return False
+        text = str(exc)
+        return exc.code == _UNAUTHENTICATED or (
+            exc.code == _INVALID and ("user name is empty" in text or "auth store is old" in text)
+        )
 
     async def _post(self, endpoint: str, path: str, body: Json, seconds: float) -> Json:
-        self.requests += 1
+        self._contact.requests += 1
         async with self._client().post(
             endpoint + path,
             data=json.dumps(body, separators=(",", ":")),
@@ -325,24 +402,24 @@ class Etcd:
             )
         self.revision = max(self.revision, revision)
         if linearizable:
-            self._doubt, self._unsure = "", False
+            self._contact.doubt, self._contact.unsure = "", False
         return revision
 
     def _foreign(self, text: str) -> ForeignCluster:
         """Doubt at first, as old releases of etcd may answer with the past when they were paused; then refuse."""
         moment = time.monotonic()
-        self._unsure = True
-        if not self._doubt:
-            self._doubted = moment
-        elif moment - self._doubted > DOUBT_SECONDS and not self.refusal:
+        self._contact.unsure = True
+        if not self._contact.doubt:
+            self._contact.doubted = moment
+        elif moment - self._contact.doubted > DOUBT_SECONDS and not self.refusal:
             self.refusal = text
             log.error("%s", text)
-        self._doubt = text
+        self._contact.doubt = text
         return ForeignCluster(text)
 
     def accept(self) -> None:
         """Forget which cluster and revision were seen: what answers next counts."""
-        self.cluster_id, self.revision, self.refusal, self._doubt, self._unsure = 0, 0, "", "", True
+        self.cluster_id, self.revision, self.refusal, self._contact.doubt, self._contact.unsure = 0, 0, "", "", True
 
     def _refuse(self) -> None:
         if self.refusal:
@@ -352,23 +429,23 @@ class Etcd:
         """Ask the endpoints in turn until one answers; raises :class:`Unreachable` with the last reason."""
         if path != _RENEW:
             self._refuse()
-        if self._username and not self._token and path != "/v3/auth/authenticate":
+        if self._username and not self._token and not self._anonymous and path != _LOGIN:
             await self._authenticate()
-        if self._unsure and path in _WRITES:
-            await self.confirm("\0")
+        if self._contact.unsure and path in _WRITES:
+            await self.confirm(self.probe)
         last: Exception = Unreachable("no endpoint")
         order = self._order()
         end = time.monotonic() + 2 * self._timeout
         for number, index in enumerate(order):
             endpoint = self._endpoints[index]
-            before = self.revision
+            before, token = self.revision, self._token
             seconds = min(self._timeout, max(0.1, end - time.monotonic()) / (len(order) - number))
             try:
                 answer = await self._post(endpoint, path, body, seconds)
             except EtcdError as exc:
-                self._unsure = self._unsure or isinstance(exc, Unreachable)
-                if exc.code == _UNAUTHENTICATED and self._username and path != "/v3/auth/authenticate":
-                    await self._authenticate()
+                self._contact.unsure = self._contact.unsure or isinstance(exc, Unreachable)
+                if path != _LOGIN and self._needs_token(exc):
+                    await self._authenticate(token)
                     answer = await self._post(endpoint, path, body, seconds)
                 elif exc.code in _RETRY_ELSEWHERE or isinstance(exc, Unreachable):
                     last = exc
@@ -377,9 +454,9 @@ class Etcd:
                     raise
             except (TimeoutError, aiohttp.ClientError, OSError) as exc:
                 last = Unreachable(f"{endpoint} did not answer: {str(exc) or type(exc).__name__}")
-                self._unsure = True
+                self._contact.unsure = True
                 continue
-            self._first = index
+            self._contact.first = index
             # Two calls under way may answer in either order: only what was known when this one was sent binds it.
             known, self.revision = self.revision, before
             try:
@@ -465,7 +542,7 @@ class Etcd:
             }
         }
         self._refuse()
-        if self._username and not self._token:
+        if self._username and not self._token and not self._anonymous:
             await self._authenticate()
         last: Exception = Unreachable("no endpoint")
         for index in self._order():
@@ -473,8 +550,8 @@ class Etcd:
             try:
                 response = await asyncio.wait_for(self._open_stream(endpoint, body), self._timeout)
             except EtcdError as exc:
-                if exc.code == _UNAUTHENTICATED:
-                    self._token = ""
+                if self._needs_token(exc):
+                    self._token, self._anonymous = "", False
                 last = exc
                 continue
             except (TimeoutError, aiohttp.ClientError, OSError) as exc:
@@ -484,16 +561,19 @@ class Etcd:
                 async with response:
                     async for batch in self._batches(endpoint, response):
                         yield batch
-            except EtcdError:
+            except EtcdError as exc:
+                if self._username and "permission denied" in str(exc):
+                    # so a watch says that the token is unknown
+                    self._token, self._anonymous = "", False
                 # Cut off from the others it would take the next watch and end it again.
-                self._first = (index + 1) % len(self._endpoints)
+                self._contact.first = (index + 1) % len(self._endpoints)
                 raise
             raise Unreachable(f"{endpoint} ended the watch")
         raise Unreachable(str(last))
 
     async def _open_stream(self, endpoint: str, body: Json) -> aiohttp.ClientResponse:
         headers = {**self._headers(), "Grpc-Metadata-hasleader": "true"}
-        self.requests += 1
+        self._contact.requests += 1
         response = await self._client().post(
             endpoint + "/v3/watch",
             data=json.dumps(body),

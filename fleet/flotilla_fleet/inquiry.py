@@ -4,8 +4,8 @@
 """Asking another machine about a unit, by way of etcd: status, journal, restart.
 
 Machines reach each other through etcd anyway, with mutual TLS and nothing more to open. Who asks writes
-``ask/<machine>/<id>`` under a short lease; the machine answers in ``answer/<id>/<number>`` under the same lease. When
-the asker goes away, the lease ends, and with it question, answer, and whatever was still running for it.
+``ask/<machine>/<id>`` under a short lease; the machine answers in ``answer/<machine>/<id>/<number>`` under the same
+lease. When the asker goes away, the lease ends, and with it question, answer, and whatever was still running for it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Desk:
     def __init__(self, client: e.Etcd, keys: Keys, machine_id: str) -> None:
         self.etcd = client
         self.prefix = f"{keys.prefix}ask/{machine_id}/"
-        self.answers = f"{keys.prefix}answer/"
+        self.answers = f"{keys.prefix}answer/{machine_id}/"
         self._open: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -136,7 +136,9 @@ async def ask(client: e.Etcd, keys: Keys, machine_id: str, question: Question) -
         try:
             record = json.dumps({**asdict(question), "lease": str(lease.id)}, sort_keys=True)
             asked = await client.txn([], [e.op_put(f"{keys.prefix}ask/{machine_id}/{number}", record, lease.id)])
-            async for answer in _answers(client, f"{keys.prefix}answer/{number}/", asked.revision, machine_id):
+            async for answer in _answers(
+                client, f"{keys.prefix}answer/{machine_id}/{number}/", asked.revision, machine_id
+            ):
                 yield answer
                 if answer.code is not None:
                     break

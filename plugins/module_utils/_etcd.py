@@ -310,6 +310,11 @@ class EtcdClient:
         return list(self._order)
 
     @property
+    def is_user(self) -> bool:
+        """Whether the last requests were a user's, which is only so with the cluster's authentication on."""
+        return self._token is not None
+
+    @property
     def deadline(self) -> Deadline:
         return self._deadline
 

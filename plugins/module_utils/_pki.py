@@ -85,10 +85,10 @@ def wanted_from(options: t.Mapping[str, t.Any]) -> Wanted:
             raise PkiError(
                 f"organizations of certificate {name} has {organization!r}: give 1 to {COMMON_NAME_LIMIT} characters"
             )
-    if not 0 < len(common_name) <= COMMON_NAME_LIMIT:
+    if len(common_name) > COMMON_NAME_LIMIT:
         raise PkiError(
             f"common_name of certificate {name} has {len(common_name)} characters"
-            f" ({common_name!r}): give 1 to {COMMON_NAME_LIMIT}"
+            f" ({common_name!r}): give {COMMON_NAME_LIMIT} at most"
         )
     return Wanted(
         name=name,
@@ -280,7 +280,8 @@ def request(wanted: Wanted, key: t.Any) -> str:
         "serverAuth": ExtendedKeyUsageOID.SERVER_AUTH,
     }
     subject = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, item) for item in sorted(wanted.organizations)]
-    subject.append(x509.NameAttribute(NameOID.COMMON_NAME, wanted.common_name))
+    if wanted.common_name:
+        subject.append(x509.NameAttribute(NameOID.COMMON_NAME, wanted.common_name))
     builder = (
         x509.CertificateSigningRequestBuilder()
         .subject_name(x509.Name(subject))
@@ -302,5 +303,5 @@ def request(wanted: Wanted, key: t.Any) -> str:
         .add_extension(x509.ExtendedKeyUsage([oids[usage] for usage in sorted(wanted.usages)]), critical=False)
     )
     if names:
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not subject)
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()

@@ -53,7 +53,7 @@ options:
         type: str
         required: true
       common_name:
-        description: Common name of the subject, at most 64 characters.
+        description: Common name of the subject, at most 64 characters; "" for none.
         type: str
         required: true
       organizations:

@@ -140,7 +140,17 @@ class FakeSystemd:
 class FakeMachine:
     """One machine with agent, presence and engine on a real etcd; ``crash`` is power loss, ``restart`` a new fleetd."""
 
-    def __init__(self, letter: str, endpoints: list[str], directory: Path, ttl: int = 2, prefix: str = "/t/") -> None:
+    def __init__(
+        self,
+        letter: str,
+        endpoints: list[str],
+        directory: Path,
+        ttl: int = 2,
+        prefix: str = "/t/",
+        users: dict[str, tuple[str, str]] | None = None,
+    ) -> None:
+        """``users``: name and password of the etcd users of machine, engine and api; None: nobody."""
+        self.users = users or {}
         self.id = letter * 32
         self.ip = f"192.0.2.{ord(letter)}"
         self.boot = f"boot-{letter}"
@@ -154,16 +164,20 @@ class FakeMachine:
         self.build()
 
     def build(self) -> None:
-        self.etcd = Etcd(self.endpoints, timeout=1.0)
+        self.etcd = Etcd(self.endpoints, None, 1.0, *self.users.get("machine", ()))
+        self.etcd.probe = self.keys.leader
         memory = self.memory = Memory(self.directory / "memory")
         self.pin = Pin(self.etcd, memory, self.keys.prefix)
-        self.registry = Registry(self.etcd, self.keys)
+        self.registry = Registry(self._as("api"), self.keys)
         self.agent = Agent(self.id, self.etcd, self.keys, self.systemd, self.directory / "units", memory, 1.0)
         self.systemd.on_state = self.agent.on_state
         self.systemd.on_removed = self.agent.on_removed
-        self.engine = Engine(self.etcd, self.keys, self.id, self.ttl, memory, grace=1.0)
+        self.engine = Engine(self._as("engine"), self.keys, self.id, self.ttl, memory, grace=1.0)
         machine = Machine(self.id, self.ip, self.metadata, self.boot, version="test")
         self.presence = Presence(self.etcd, self.keys, machine, self.ttl, memory, self.agent.on_lease, self.agent.mend)
+
+    def _as(self, part: str) -> Etcd:
+        return self.etcd.as_user(*self.users[part]) if part in self.users else self.etcd
 
     async def start(self) -> None:
         await self.agent.refresh()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flotilla_fleet.config import Config, ConfigError, build, load
+from flotilla_fleet.config import Config, ConfigError, Login, build, load, logins
 
 
 def test_an_upstream_file_is_understood(tmp_path: Path) -> None:
@@ -84,3 +84,33 @@ def test_a_line_that_is_no_setting_is_named(tmp_path: Path) -> None:
 def test_a_password_is_not_shown() -> None:
     config, _warnings = build({"etcd_password": "canary"})
     assert "canary" not in repr(config)
+
+
+def test_users_of_etcd_come_from_a_file_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "credentials"
+    path.write_text("machine=fleet-machine-1:a:b\napi=fleet-api:c\n", encoding="utf-8")
+    config, _warnings = build({"etcd_credentials": str(path), "disable_engine": "true"})
+    assert logins(config) == {"machine": Login("fleet-machine-1", "a:b"), "api": Login("fleet-api", "c")}
+    assert "a:b" not in repr(logins(config))
+    one, _warnings = build({"etcd_username": "fleet", "etcd_password": "x"})
+    assert set(logins(one).values()) == {Login("fleet", "x")}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("machine=a:secret\napi=b:secret", "has no user for engine: add engine=user:password"),
+        ("machine=secret", "a line that is not part=user:password"),
+        ("other=a:secret", "with a part of machine, engine, api"),
+        ("secret", "a line that is not part=user:password"),
+        (None, "cannot read etcd_credentials"),
+    ],
+)
+def test_wrong_credentials_are_told_without_showing_them(tmp_path: Path, text: str | None, words: str) -> None:
+    path = tmp_path / "credentials"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    config, _warnings = build({"etcd_credentials": str(path)})
+    with pytest.raises(ConfigError, match=words) as told:
+        logins(config)
+    assert "secret" not in str(told.value)

@@ -241,6 +241,21 @@ def test_a_certificate_that_does_not_fit_is_not_installed(ask, folder, authority
     assert not (folder / "etcd-server.crt").exists()
 
 
+def test_a_certificate_may_have_no_common_name(run_module, authority, tmp_path):
+    entry = {"name": "etcd-client", "authority": "etcd-client-ca", "common_name": "", "sans": SANS}
+    asked = {
+        "directory": str(tmp_path / "pki"),
+        "authorities": {"etcd-client-ca": authority.pem},
+        "certificates": [entry],
+    }
+    request = run_module("pki_request", **asked)["requests"][0]
+    installed = run_module("pki_request", **asked, signed={"etcd-client": authority.sign(request)})
+    assert "msg" not in installed, installed
+    certificate = x509.load_pem_x509_certificate((tmp_path / "pki" / "etcd-client.crt").read_bytes())
+    assert list(certificate.subject) == []
+    assert run_module("pki_request", **asked)["changed"] is False
+
+
 def test_a_certificate_for_another_key_is_not_installed(ask, run_module, authority, tmp_path):
     ask()
     entry = {"name": "etcd-server", "authority": "etcd-client-ca", "common_name": "x", "sans": SANS}
@@ -325,7 +340,6 @@ def test_no_key_is_shown(ask, folder, authority):
     ("change", "words"),
     [
         ({"common_name": "x" * 65}, "common_name of certificate etcd-server has 65 characters"),
-        ({"common_name": ""}, "give 1 to 64"),
         ({"organizations": ["x" * 65]}, "organizations of certificate etcd-server has"),
         ({"sans": ["a b"]}, "'a b' cannot be a subject alternative name"),
         ({"sans": ["*.example"]}, "cannot be a subject alternative name"),

@@ -1,0 +1,176 @@
+#!/usr/bin/python
+
+# Copyright (c) 2026, flotilla.cluster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: etcd_auth
+short_description: Users, roles and permissions of an etcd cluster
+version_added: 1.0.0
+description:
+  - Makes roles with the permissions given and users with the roles given, and switches etcd's own authentication on,
+    all in one call. Roles and users that are not named are left alone.
+  - What was half done by a call that was killed is finished by the next one. Authentication is switched on last.
+  - With authentication on, etcd's gateway refuses client certificates that have a common name, and takes C(root), given
+    as O(username), for what this module does.
+author:
+  - flotilla.cluster contributors (@flotilla-cluster)
+extends_documentation_fragment:
+  - flotilla.cluster._attributes
+  - flotilla.cluster._attributes.actiongroup_etcd
+  - flotilla.cluster._etcd
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+    details:
+      - RV(changes) tells the same.
+  idempotent:
+    support: partial
+    details:
+      - The password of a user that exists is neither compared nor changed.
+options:
+  roles:
+    description: Roles, each with all of its permissions.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the role.
+        type: str
+        required: true
+      permissions:
+        description: What the role may do. A permission that it has beside these is taken away.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          access:
+            description: What may be done with the keys. V(write) includes to delete them.
+            type: str
+            choices: [read, write, readwrite]
+            default: read
+          key:
+            description: The key.
+            type: str
+            required: true
+          prefix:
+            description: Whether all keys that begin with O(roles[].permissions[].key) are meant.
+            type: bool
+            default: false
+  users:
+    description:
+      - Users, each with all of its roles.
+      - With O(enabled) one of them has to be C(root) with the role C(root).
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the user.
+        type: str
+        required: true
+      password:
+        description: Password that a user gets when it is made. To change one, remove the user first.
+        type: str
+        required: true
+      roles:
+        description: Names of its roles. The default is the role that is called like the user.
+        type: list
+        elements: str
+  enabled:
+    description: Whether the cluster asks for a user at all.
+    type: bool
+    default: true
+seealso:
+  - module: flotilla.cluster.etcd_kv
+"""
+
+EXAMPLES = r"""
+---
+- name: Let an application write its own keys only
+  flotilla.cluster.etcd_auth:
+    username: root
+    password: "{{ root_password }}"
+    roles:
+      - name: app
+        permissions:
+          - {key: /app/, prefix: true, access: readwrite}
+          - {key: /shared/, prefix: true}
+    users:
+      - {name: root, password: "{{ root_password }}"}
+      - {name: app, password: "{{ app_password }}"}
+"""
+
+RETURN = r"""
+changes:
+  description: What was done, or in check mode would be, one sentence each.
+  returned: success
+  type: list
+  elements: str
+  sample: [role app is new, role app may READWRITE /app/*, user app is new, user app gets role app]
+"""
+
+import typing as t
+from contextlib import closing
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
+    ETCD_ARGUMENTS,
+    ETCD_REQUIRED_TOGETHER,
+    etcd_client,
+)
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_auth import carry_out, parse_wanted, plan, read
+from ansible_collections.flotilla.cluster.plugins.module_utils._http import ClusterError, require_requests
+
+PERMISSION_ARGUMENTS: dict[str, dict[str, t.Any]] = {
+    "access": {"type": "str", "choices": ["read", "write", "readwrite"], "default": "read"},
+    "key": {"type": "str", "required": True, "no_log": False},
+    "prefix": {"type": "bool", "default": False},
+}
+ROLE_ARGUMENTS: dict[str, dict[str, t.Any]] = {
+    "name": {"type": "str", "required": True},
+    "permissions": {"type": "list", "elements": "dict", "default": [], "options": PERMISSION_ARGUMENTS},
+}
+USER_ARGUMENTS: dict[str, dict[str, t.Any]] = {
+    "name": {"type": "str", "required": True},
+    "password": {"type": "str", "required": True, "no_log": True},
+    "roles": {"type": "list", "elements": "str"},
+}
+
+
+def run(module: AnsibleModule) -> list[str]:
+    wanted = parse_wanted(module.params)
+    with closing(etcd_client(module.params)) as client:
+        steps = plan(wanted, read(client, wanted))
+        if not module.check_mode:
+            carry_out(client, steps)
+    return [step.what for step in steps]
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **ETCD_ARGUMENTS,
+            "roles": {"type": "list", "elements": "dict", "default": [], "options": ROLE_ARGUMENTS},
+            "users": {"type": "list", "elements": "dict", "default": [], "options": USER_ARGUMENTS},
+            "enabled": {"type": "bool", "default": True},
+        },
+        required_together=ETCD_REQUIRED_TOGETHER,
+        supports_check_mode=True,
+    )
+    require_requests(module)
+    try:
+        changes = run(module)
+    except ClusterError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(changed=bool(changes), changes=changes)
+
+
+if __name__ == "__main__":
+    main()
