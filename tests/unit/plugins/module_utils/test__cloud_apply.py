@@ -25,8 +25,8 @@ CONFIG = {
 }
 
 
-def wanted(config=CONFIG, persistent=True, **addresses):
-    return apply.desired_from(models.build(config, addresses), persistent)
+def wanted(config=None, persistent=True, **addresses):
+    return apply.desired_from(models.build(CONFIG if config is None else config, addresses), persistent)
 
 
 def file_state(file, **changes):
