@@ -92,12 +92,15 @@ test-firstboot: venv base ## three hosts that get user-data and nothing else bec
 	$(BIN)/molecule test --scenario-name firstboot
 
 ##@ Measurements
-.PHONY: bench-up bench-failover bench-scale
+.PHONY: bench-up bench-failover bench-fleet bench-scale
 bench-up: venv ## the play beside a script that does the minimum, on fresh hosts
 	@$(BIN)/python tests/bench/bench_up.py
 
 bench-failover: venv ## from the death of a machine to its unit active elsewhere
 	@$(BIN)/python tests/bench/bench_failover.py
+
+bench-fleet: venv ## our fleet beside upstream's, on the same hosts in one run
+	@$(BIN)/python tests/bench/bench_fleet.py
 
 bench-scale: venv ## how fleet's engine grows: 1,000 simulated machines, 10,000 units, a real etcd
 	@$(BIN)/python tests/bench/bench_scale.py

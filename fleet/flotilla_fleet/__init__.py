@@ -5,4 +5,10 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+
+# aiohttp 3.8 would load tables of all encodings to guess those of answers; etcd's are UTF-8, and fleetd is to be small.
+sys.modules.setdefault("cchardet", ModuleType("cchardet"))
+
 __version__ = "1.1.0"

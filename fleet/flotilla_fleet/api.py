@@ -491,14 +491,17 @@ class Api:
         note.what = f"unit={quote(name)}"
         _check_content_type(request)
         wanted = wanted_of(name, _decode_body(await self._body(request)))
+        # Most units that come with their content are new: that is tried first, and etcd says when it is not so.
+        guess = bool(wanted.options)
         for _attempt in range(PUT_ATTEMPTS):
-            view = await self.store.unit_view(name)
+            view = None if guess else await self.store.unit_view(name)
             stored = None if view is None else view.unit
             step = decide_put(name, wanted, stored)
             options = stored.options if step.options is None and stored else step.options or ()
             note.what = f"unit={quote(name)} desired={step.desired} hash={unit_hash(options)}"
             if not step.write or await self.store.put_unit(name, step.options, step.desired, stored):
                 return web.Response(status=step.status)
+            guess = False
         raise ApiError(
             409,
             f"unit {quote(name)} was changed by others during {PUT_ATTEMPTS} attempts to write it, try again",

@@ -16,6 +16,7 @@ import logging
 import secrets
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from . import etcd as e
@@ -31,7 +32,11 @@ log = logging.getLogger(__name__)
 GATHER = 0.01
 """Seconds in which changes that come together are planned together."""
 PAUSE = 0.05
-"""Least seconds between two plans: a lone change is planned at once, a stream of them twenty times a second."""
+"""Least seconds between two plans: a lone change is planned at once, those that follow it closely together."""
+PAUSE_MOST = 0.4
+"""The pause doubles up to this while they go on: fewer and larger transactions, for the engine and all agents.
+
+A machine that comes or goes ends it."""
 BRAKE_SECONDS = 300.0
 """So long after most machines were lost, those that are left take over a part of their units only."""
 BRAKE_LEAST = 10
@@ -90,6 +95,15 @@ def brake_of(known: int, lost: int, copies: int) -> int:
     return max(BRAKE_LEAST, 2 * -(-copies // known))
 
 
+def next_pause(pause: float, left: float) -> float:
+    """Seconds from the coming plan to the next at the least.
+
+    ``pause`` is what was kept until now, and ``left`` how much of it was left when the news came: some of it means that
+    changes follow one another.
+    """
+    return min(2 * pause, PAUSE_MOST) if left > 0 else PAUSE
+
+
 def split_wide(change: Change, most: int) -> list[Change]:
     """A change of a global unit on many machines as several, each small enough for one transaction."""
     if len(change.assign) + len(change.unassign) <= most:
@@ -142,6 +156,7 @@ class Engine:
         self._epoch = 0
         """The revision at which this engine wrote ``leader``."""
         self._news = asyncio.Event()
+        self._hurry = asyncio.Event()
         self.grace = grace
         self._lost: dict[str, float] = {}
         """When each machine was first seen to be missing, on the clock of leases."""
@@ -262,6 +277,8 @@ class Engine:
             return
         if self.image.watched(change) and self._matters(change):
             self._news.set()
+            if self.keys.split(change.key)[0] == "presence":
+                self._hurry.set()
 
     def _matters(self, change: e.WatchEvent) -> bool:
         """Whether a change can change the plan. Most are units that come up as planned, and planning looks at all."""
@@ -278,14 +295,20 @@ class Engine:
         return bool(unit.needs.rolling) or (state is not None and state.done)
 
     async def _decide(self) -> None:
-        rest = 0.0
+        rest, soonest, pause = 0.0, 0.0, PAUSE
         while True:
             await self._news.wait()
-            await asyncio.sleep(max(GATHER, rest - time.monotonic()))
+            left = rest - time.monotonic()
+            pause = next_pause(pause, left)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), max(GATHER, left))
+            await asyncio.sleep(max(GATHER if self._hurry.is_set() else 0, soonest - time.monotonic()))
+            self._hurry.clear()
             self._news.clear()
             begun = time.monotonic()
             decided = self._plan()
-            rest = max(begun + PAUSE, begun + SHARE * (time.monotonic() - begun))
+            soonest = begun + SHARE * (time.monotonic() - begun)
+            rest = max(begun + pause, soonest)
             await self._apply(decided.changes)
 
     def _plan(self) -> Plan:

@@ -363,7 +363,7 @@ class Etcd:
             headers=self._headers(),
             timeout=aiohttp.ClientTimeout(total=seconds),
         ) as response:
-            text = await response.text()
+            text = await response.text("utf-8", "replace")
         return self._answer(endpoint, response.status, text)
 
     def _answer(self, endpoint: str, status: int, text: str) -> Json:
@@ -582,7 +582,7 @@ class Etcd:
             read_bufsize=2**22,
         )
         if response.status != 200:
-            text = await response.text()
+            text = await response.text("utf-8", "replace")
             response.close()
             self._answer(endpoint, response.status, text)
         _keep_tcp_alive(response)

@@ -92,6 +92,14 @@ def test_put_reads_and_decides_again_when_another_was_first(server: Server, stor
     assert store.units["a.service"].desired == "loaded"
 
 
+def test_a_new_unit_is_stored_with_one_request(server: Server, store: MemoryStore) -> None:
+    before = store.reads
+    assert server.put("a.service", options=HELLO, desiredState="loaded").status == 201
+    assert store.reads - before == 1
+    assert server.put("a.service", options=HELLO, desiredState="launched").status == 204
+    assert store.units["a.service"].desired == "launched"
+
+
 def test_put_gives_up_when_others_are_always_first(server: Server, store: MemoryStore) -> None:
     store.contention = 1000
     answer = server.put("a.service", options=HELLO)

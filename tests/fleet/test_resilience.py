@@ -24,7 +24,7 @@ from test_scheduler import A, B, C, World, unit, world
 
 from flotilla_fleet import engine as engines
 from flotilla_fleet import presence
-from flotilla_fleet.engine import BRAKE_LEAST, brake_of
+from flotilla_fleet.engine import BRAKE_LEAST, PAUSE, PAUSE_MOST, brake_of, next_pause
 from flotilla_fleet.etcd import (
     Etcd,
     ForeignCluster,
@@ -397,6 +397,15 @@ def test_a_frozen_unit_without_a_record_still_conflicts() -> None:
 )
 def test_the_brake(known: int, lost: int, copies: int, expected: int) -> None:
     assert brake_of(known, lost, copies) == expected
+
+
+def test_a_stream_of_changes_is_planned_in_larger_and_larger_parts() -> None:
+    pauses = [PAUSE]
+    while len(pauses) < 6:
+        pauses.append(next_pause(pauses[-1], left=0.01))
+    assert pauses[1] == 2 * PAUSE
+    assert pauses[-1] == PAUSE_MOST
+    assert next_pause(PAUSE_MOST, left=-0.01) == PAUSE
 
 
 def crowd(count: int) -> World:
