@@ -284,6 +284,37 @@ def test_etcd_member(found, state):
     check("etcd_member", {"name": "m1", "peer_urls": ["https://h"], "state": state, "timeout": 0.5}, found)
 
 
+AUTH = {
+    "username": "root",
+    "password": "secret of root",
+    "roles": [{"name": "a", "permissions": [{"key": "/a/", "prefix": True, "access": "readwrite"}]}],
+    "users": [{"name": "root", "password": "secret of root"}, {"name": "a", "password": "secret of a"}],
+    "timeout": 0.5,
+}
+PERMISSIONS = (200, {"perm": [{"permType": "WRITE", "key": "L2Ev", "range_end": "L2Iv"}]})
+
+
+@NEARLY
+@given(
+    nearly(
+        (200, {"token": "t"}),
+        (200, {"roles": ["a", "root"]}),
+        (200, {"users": ["a"]}),
+        PERMISSIONS,
+        (200, {}),
+        (200, {}),
+    )
+)
+def test_etcd_auth_nearly_right(found):
+    check("etcd_auth", AUTH, found)
+
+
+@ANYTHING
+@given(replies(ETCD))
+def test_etcd_auth(found):
+    check("etcd_auth", AUTH, found)
+
+
 @ANYTHING
 @given(replies(ETCD))
 def test_etcd_maintenance(found):
