@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +33,7 @@ from localhosts import image
 from localhosts.system import Progress, mounts_below
 from support.etcd import unpack_package
 
-from .conftest import Lab
+from .conftest import ROOT, Lab
 
 IGNITABLE = {key: value for key, value in EVERYTHING.items() if key != "packages"}
 HOST = "live-02"
@@ -164,3 +166,37 @@ def test_a_system_filled_by_ignition_boots_as_described(lab: Lab, root: Path, tm
     assert "staff" in lab.run(HOST, "id -nG elroy")
     assert KEY in lab.run(HOST, "cat ~core/.ssh/authorized_keys.d/ignition")
     assert lab.run(HOST, "cat /etc/hostname").strip() == "ignited-01"
+
+
+@pytest.mark.parametrize(("target", "label"), [("iso", "cidata"), ("config-drive", "config-2")])
+def test_an_iso_has_the_label_and_the_files_that_machines_look_for(tmp_path: Path, target: str, label: str) -> None:
+    if not (shutil.which("xorriso") or os.geteuid() == 0):
+        pytest.skip("xorriso is not installed")
+    if not shutil.which("xorriso"):
+        install = ["apt-get", "-qq", "-y", "--no-install-recommends", "install", "xorriso"]
+        if subprocess.run(install, capture_output=True, timeout=300, check=False).returncode:
+            pytest.skip("apt does not give xorriso")
+    play = tmp_path / "play.yml"
+    variables = {"cloud_config_media": "iso", "cloud_config_target": target, "cloud_config_directory": str(tmp_path)}
+    tasks = [{"hosts": "all", "gather_facts": False, "roles": [{"role": "flotilla.cluster.cloud_config"}]}]
+    play.write_text(json.dumps([{**tasks[0], "vars": {**variables, "cloud_config_description": {"hostname": "a"}}}]))
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "core-01,", str(play)]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+    changed = []
+    for _again in range(2):
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stdout
+        changed.append("changed=0 " in done.stdout)
+    assert changed == [False, True]
+    listed = subprocess.run(
+        ["xorriso", "-indev", tmp_path / "core-01.iso", "-find", "/", "-type", "f"],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert f"Volume id    : '{label}'" in listed.stderr
+    names = {"'/user-data'", "'/meta-data'", "'/network-config'"}
+    if target == "config-drive":
+        names = {"'/openstack/latest/user_data'", "'/openstack/latest/meta_data.json'"}
+    assert set(listed.stdout.split()) == names
+    assert oct((tmp_path / "core-01.iso").stat().st_mode)[-3:] == "600"
