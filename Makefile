@@ -84,7 +84,10 @@ test-faults-quick: venv base ## some faults on three local hosts, about three mi
 test-faults: venv base ## every fault on three local hosts, and broken variants that must be found: about forty minutes
 	$(BIN)/pytest tests/faults -v --durations=0
 
-.PHONY: test-firstboot test-cloud
+.PHONY: test-firstboot test-cloud test-vagrant
+test-vagrant: venv apt-lists ## vagrant up with LXC and a box made here, three machines listed: about three minutes
+	$(BIN)/pytest -rP tests/vagrant
+
 test-cloud: venv apt-lists base ## documents applied to running hosts and judged by Ignition and cloud-init, about four minutes
 	$(BIN)/pytest tests/cloud
 

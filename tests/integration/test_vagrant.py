@@ -95,8 +95,9 @@ def test_the_defaults_are_three_machines_with_keys_of_their_own(ruby: str, folde
     assert machines(found) == ["core-01", "core-02", "core-03"]
     assert found["ssh"]["insert_key"] is True
     second = found["vm"]["define:core-02"]["vm"]
-    assert second["hostname"] == "core-02"
     override = second["override:virtualbox"]["vm"]
+    assert override["hostname"] == "core-02"
+    assert second["provider:lxc"]["container_name"] == "core-02"
     assert override["box"] == "flatcar-stable"
     assert ["private_network", {"ip": "192.168.56.102"}] in override["network"]
     assert second["override:lxc"]["vm"]["box"] == "flotilla-debian-lxc"
@@ -142,11 +143,12 @@ def test_documents_of_a_machine_reach_it(ruby: str, folder: Path) -> None:
     (folder / "user-data").write_text("#cloud-config\n# of all\n")
     found = asked(folder)["vm"]
     first, second = found["define:core-01"]["vm"], found["define:core-02"]["vm"]
-    assert first["provider:lxc"]["customize"][0][1].startswith(f"{seed} var/lib/cloud/seed/nocloud none bind,ro")
+    mounts = [one[1] for one in first["provider:lxc"]["customize"] if one[0] == "mount.entry"]
+    assert mounts == [f"{seed} var/lib/cloud/seed/nocloud none bind,ro,create=dir 0 0"]
     assert first["provider:libvirt"]["storage"][0][1]["path"] == f"{seed}.iso"
     assert first["override:virtualbox"]["vm"]["provision"][0][1]["source"] == str(seed / "user-data")
     assert second["override:virtualbox"]["vm"]["provision"][0][1]["source"] == str(folder / "user-data")
-    assert "customize" not in second["provider:lxc"]
+    assert "mount.entry" not in [one[0] for one in second["provider:lxc"]["customize"]]
 
 
 def test_docker_over_tcp_needs_tls(ruby: str, folder: Path) -> None:

@@ -21,7 +21,7 @@ from .plan import HostsError, recipe_hash
 from .system import Progress, locked, remove_tree, run, run_logged, tail, write_file
 
 BASE = Path("/var/cache/flotilla/base")
-CHOICES = ("cached", "installed", "cloud")
+CHOICES = ("cached", "installed", "cloud", "vagrant")
 
 _UNUSED_DAYS = 14
 _LOCK_TIMEOUT = 1800.0
@@ -84,6 +84,29 @@ apt install PACKAGES
 printf '%s\n' 'datasource_list: [NoCloud, ConfigDrive, None]' 'ssh_deletekeys: false' 'disable_root: false' \
     'apt_preserve_sources_list: true' > /etc/cloud/cloud.cfg.d/90-local.cfg
 apt-cache gencaches
+"""
+)
+
+# What Vagrant expects of a box: its user, who may become root, and its public key, which it replaces at the first boot.
+_VAGRANT_SCRIPT = (
+    _APT
+    + r"""
+if [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -60)" ]; then apt update; fi
+apt install PACKAGES
+id vagrant || useradd --create-home --shell /bin/bash vagrant
+install -d -m 0700 -o vagrant -g vagrant /home/vagrant/.ssh
+echo 'KEY' > /home/vagrant/.ssh/authorized_keys
+chown vagrant:vagrant /home/vagrant/.ssh/authorized_keys
+chmod 0600 /home/vagrant/.ssh/authorized_keys
+echo 'vagrant ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/vagrant
+chmod 0440 /etc/sudoers.d/vagrant
+# Each machine makes keys of its own, before sshd starts.
+printf '%s\n' '[Service]' ExecStartPre= 'ExecStartPre=/usr/bin/ssh-keygen -A' \
+    'ExecStartPre=/usr/sbin/sshd -t' > /run/keys.conf
+install -D -m 0644 /run/keys.conf /etc/systemd/system/ssh.service.d/10-keys.conf
+# LXC gives the address.
+systemctl mask systemd-networkd.service systemd-networkd.socket systemd-networkd-wait-online.service
+rm -rf /var/cache/apt/archives/*.deb /var/cache/apt/*.bin
 """
 )
 
@@ -165,6 +188,11 @@ def recipes(origin: Origin) -> dict[str, Image]:
             "script": _INSTALLED_SCRIPT,
         },
         {"kind": "cloud", "packages": packages.CLOUD, "script": _CLOUD_SCRIPT},
+        {
+            "kind": "vagrant",
+            "packages": packages.VAGRANT,
+            "script": _VAGRANT_SCRIPT.replace("KEY", packages.VAGRANT_KEY),
+        },
     ):
         key = recipe_hash({"below": below, **parts})
         images[str(parts["kind"])] = Image(str(parts["kind"]), key, below, parts)

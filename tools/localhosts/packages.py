@@ -53,3 +53,16 @@ ROLE_SERVICES = ("containerd.service", "docker.service", "docker.socket", "etcd.
 
 #: What reads user-data at the first boot, installed in the layer ``cloud``.
 CLOUD = ("cloud-init",)
+
+#: What Vagrant's box has beside that.
+VAGRANT = ("sudo",)
+
+#: The public key that every box of Vagrant begins with, its comment included. Everybody has its private half; Vagrant
+#: replaces it at the first boot (``config.ssh.insert_key``), which it finds by this very line.
+VAGRANT_KEY = (
+    "ssh-rsa AAAAB3NzaC1yc2EAAAABIwAAAQEA6NF8iallvQVp22WDkTkyrtvp9eWW6A8YVr+kz4TjGYe7gHzIw+niNltGEFHzD8+v"
+    "1I2YJ6oXevct1YeS0o9HZyN1Q9qgCgzUFtdOKLv6IedplqoPkcmF0aYet2PkEDo3MlTBckFXPITAMzF8dJSIFo9D8HfdOV0IAdx4"
+    "O7PtixWKn5y2hMNG0zQPyUecp4pzC6kivAIhyfHilFR61RGL+GPXQ2MWZWFYbAGjyiYJnAmCP3NOTd0jMZEnDkbUvxhMmBYSdETk"
+    "1rRgm+R4LOzFUGaHqHDLKLX+FIPKcF96hrucXzcWyLbIbEgE98OHlnVYCzRdK8jlqm8tehUc9c9WhQ== vagrant insecure pu"
+    "blic key"
+)

@@ -26,6 +26,7 @@ module Flotilla
     'expose_docker_tcp' => nil,
     'docker_tls_directory' => nil,
     'address_prefix' => '192.168.56',
+    'lxc_bridge' => 'lxcbr0',
     'box' => nil,
     'box_url' => nil,
     'box_checksum' => nil
@@ -41,7 +42,7 @@ module Flotilla
   TYPES = {
     'num_instances' => Integer, 'vm_memory' => Integer, 'vm_cpus' => Integer, 'vb_cpuexecution_cap' => Integer,
     'shared_folders' => Hash, 'forwarded_ports' => Hash, 'instance_name_prefix' => String, 'update_channel' => String,
-    'address_prefix' => String
+    'address_prefix' => String, 'lxc_bridge' => String
   }.freeze
 
   # Reads "$name = value" lines of a config.rb. Only plain values count: the file is read, not run.
@@ -183,7 +184,7 @@ module Flotilla
       end
     end
 
-    # The box of a provider: the one that was given, else Flatcar of the channel, else the one that playbooks/vagrant_box.yml makes.
+    # The box of a provider: the one that was given, else Flatcar of the channel, else the one that tools/vagrant_box.py makes.
     def box(provider)
       return { name: @settings['box'], url: @settings['box_url'] } if @settings['box']
       return { name: "flotilla-debian-#{provider}", url: local_box(provider) } unless provider == 'virtualbox'

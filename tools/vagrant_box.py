@@ -1,0 +1,78 @@
+# Copyright (c) 2026, flotilla.cluster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Make Vagrant's box for LXC from the image of local hosts: ``python3 tools/vagrant_box.py FILE``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from localhosts import cluster, image
+from localhosts.plan import HostsError
+from localhosts.system import Progress, run
+
+#: How LXC runs it: a whole system with systemd, whose address and bridge the Vagrantfile adds.
+LXC_CONFIG = """\
+lxc.include = /usr/share/lxc/config/common.conf
+lxc.arch = linux64
+lxc.signal.halt = SIGRTMIN+4
+lxc.mount.auto = proc:rw sys:rw cgroup:rw:force
+lxc.apparmor.profile = unconfined
+lxc.cap.drop =
+lxc.net.0.type = veth
+lxc.net.0.flags = up
+"""
+
+
+def build(target: Path, progress: Progress) -> None:
+    """Make the box, unless it is of these very layers already. Raises HostsError."""
+    layers = cluster.ensure_image("vagrant", None, False, progress)
+    metadata = {"provider": "lxc", "version": "1.0.0", "template-opts": {"--strip-components": "1"}}
+    stamp = target.with_suffix(".layers")
+    if target.exists() and stamp.exists() and stamp.read_text() == " ".join(layers):
+        progress.say(f"{target} is there already")
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".box-", dir=target.parent) as work, progress.step(f"packing {target}"):
+        folder = Path(work)
+        (folder / "metadata.json").write_text(json.dumps(metadata))
+        (folder / "lxc-config").write_text(LXC_CONFIG)
+        mounted = folder / "root"
+        mounted.mkdir()
+        lower = ":".join(str(image.root_of(key)) for key in reversed(layers))
+        run("mount", "-t", "overlay", "overlay", "-o", f"ro,lowerdir={lower}", str(mounted))
+        try:
+            pack = ["tar", "--numeric-owner", "--xattrs", "-I", "gzip -1", "-cf", str(folder / "rootfs.tar.gz")]
+            run(*pack, "-C", work, "--transform", "s,^root,rootfs,S", "root", timeout=900)
+        finally:
+            run("umount", str(mounted))
+        draft = folder / "box"
+        run("tar", "-cf", str(draft), "-C", work, "metadata.json", "lxc-config", "rootfs.tar.gz", timeout=300)
+        draft.replace(target)
+    stamp.write_text(" ".join(layers))
+
+
+def main() -> int:
+    """Run; 0 when the box is there."""
+    parser = argparse.ArgumentParser(prog="vagrant_box.py", description=__doc__)
+    parser.add_argument("file", type=Path, help="the box, such as vagrant/boxes/flotilla-debian-lxc.box")
+    options = parser.parse_args()
+    if os.geteuid() != 0:
+        print("vagrant_box.py: images are made by root: run this as root", file=sys.stderr)
+        return 1
+    try:
+        build(options.file.absolute(), Progress())
+    except (HostsError, subprocess.SubprocessError, OSError) as error:
+        print(f"vagrant_box.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
