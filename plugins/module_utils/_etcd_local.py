@@ -9,6 +9,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 VARIABLE = "FLOTILLA_ETCD_BOOTSTRAP="
 
 
@@ -17,3 +20,13 @@ def parse_bootstrap(text: str) -> str:
     lines = [line.strip() for line in text.splitlines()]
     values = [line[len(VARIABLE) :] for line in lines if line.startswith(VARIABLE)]
     return values[-1].strip('"') if values else ""
+
+
+def newest_snapshot(folder: str) -> int:
+    """The log entry up to which a member's newest raft snapshot goes, 0 when there is none."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return 0
+    found = [re.fullmatch(r"[0-9a-f]{16}-([0-9a-f]{16})\.snap", name) for name in names]
+    return max((int(match[1], 16) for match in found if match), default=0)

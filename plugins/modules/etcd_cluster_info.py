@@ -48,6 +48,7 @@ extends_documentation_fragment:
   - flotilla.cluster._etcd
   - flotilla.cluster._attributes
   - flotilla.cluster._attributes.info_module
+  - flotilla.cluster._attributes.actiongroup_etcd
 seealso:
   - module: flotilla.cluster.etcd_kv
 """
@@ -88,6 +89,12 @@ members:
       learner: false
       leader: true
       version: 3.5.33
+      term: 4
+      revision: 1042
+      raft_index: 2210
+      db_size: 65536
+      db_size_in_use: 32768
+      errors: []
   contains:
     id:
       description: Member id in hexadecimal, as C(etcdctl) shows it.
@@ -115,6 +122,25 @@ members:
     version:
       description: Version of its etcd, "" when it does not answer.
       type: str
+    term:
+      description: The election that it goes by, V(0) when it does not answer; so with all numbers below.
+      type: int
+    revision:
+      description: Revision of its store.
+      type: int
+    raft_index:
+      description: Newest log entry that it has applied.
+      type: int
+    db_size:
+      description: Bytes of its database.
+      type: int
+    db_size_in_use:
+      description: Bytes of its database that hold something.
+      type: int
+    errors:
+      description: Alarms and other errors that it reports.
+      type: list
+      elements: str
 local:
   description: What this host has.
   returned: when O(data_dir) is given
@@ -122,6 +148,7 @@ local:
   sample:
     data: true
     bootstrap: ""
+    snapshot_index: 100001
   contains:
     data:
       description: Whether O(data_dir) holds the data of a member.
@@ -129,6 +156,9 @@ local:
     bootstrap:
       description: The start options of a member that has not joined yet, "" when there is none.
       type: str
+    snapshot_index:
+      description: Log entry up to which the newest raft snapshot on the disk goes, V(0) when there is none.
+      type: int
 """
 
 import os
@@ -149,7 +179,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster imp
     look,
     problems_of,
 )
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_local import parse_bootstrap
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_local import newest_snapshot, parse_bootstrap
 
 PAUSE = 0.3
 
@@ -163,7 +193,11 @@ def read_local(data_dir: str, bootstrap_file: str | None) -> dict[str, t.Any]:
                 bootstrap = parse_bootstrap(handle.read())
         except FileNotFoundError:
             bootstrap = ""
-    return {"data": os.path.isdir(os.path.join(data_dir, "member")), "bootstrap": bootstrap}
+    return {
+        "data": os.path.isdir(os.path.join(data_dir, "member")),
+        "bootstrap": bootstrap,
+        "snapshot_index": newest_snapshot(os.path.join(data_dir, "member", "snap")),
+    }
 
 
 def describe(view: View | None) -> list[dict[str, t.Any]]:
@@ -184,6 +218,12 @@ def describe(view: View | None) -> list[dict[str, t.Any]]:
                 "learner": member.is_learner,
                 "leader": bool(answered and answered.leader == member.id),
                 "version": answered.version if answered else "",
+                "term": answered.raft_term if answered else 0,
+                "revision": answered.revision if answered else 0,
+                "raft_index": answered.raft_applied_index if answered else 0,
+                "db_size": answered.db_size if answered else 0,
+                "db_size_in_use": answered.db_size_in_use if answered else 0,
+                "errors": list(answered.errors) if answered else [],
             }
         )
     return described

@@ -131,7 +131,9 @@ def test_no_cluster_is_an_answer_too(run_module):
 def test_what_the_host_has(run_module, tmp_path, made):
     bootstrap = tmp_path / "bootstrap.env"
     if made:
-        (tmp_path / "data/member").mkdir(parents=True)
+        (tmp_path / "data/member/snap").mkdir(parents=True)
+        for name in ("0000000000000004-00000000000186a2.snap", "0000000000000002-000000000000000a.snap", "db"):
+            (tmp_path / "data/member/snap" / name).touch()
         bootstrap.write_text('FLOTILLA_ETCD_BOOTSTRAP="--initial-cluster=a --initial-cluster-state=new"\n')
     result = run_module(
         "etcd_cluster_info",
@@ -141,7 +143,7 @@ def test_what_the_host_has(run_module, tmp_path, made):
         bootstrap_file=str(bootstrap),
     )
     options = "--initial-cluster=a --initial-cluster-state=new" if made else ""
-    assert result["local"] == {"data": made, "bootstrap": options}
+    assert result["local"] == {"data": made, "bootstrap": options, "snapshot_index": 100002 if made else 0}
 
 
 def test_a_host_without_requests(run_module, monkeypatch):
