@@ -190,9 +190,9 @@ def flag_problems(version: str, flags: t.Iterable[str]) -> list[str]:
             )
             continue
         since, until = _SINCE_UNTIL[name]
-        if minor and not _minor(since) <= _minor(minor):
+        if minor and _minor(since) > _minor(minor):
             found.append(f"etcd_extra_flags has {name}, which etcd knows from {since} on, not {version}: leave it out")
-        elif minor and not _minor(minor) <= _minor(until) and until != NEWEST:
+        elif minor and _minor(minor) > _minor(until) and until != NEWEST:
             instead = _INSTEAD.get(name) or (
                 name[len("experimental-") :] if name[len("experimental-") :] in _SINCE_UNTIL else ""
             )

@@ -59,6 +59,9 @@ _FEW = 5
 _RUNNING = ("active", "activating", "deactivating", "reloading")
 # a state "failed" of before the start stands until systemd has begun it
 FAILED_SECONDS = 3.0
+# how often a unit that never came up may be seen between two tries, and how far apart that counts as another one
+MOST_TRIES = 3
+TRY_SECONDS = 1.0
 _POLL_SECONDS = 0.5
 # events are only wake-ups; should one be lost, this is how long nobody notices: the longer it is quiet, the longer
 _QUIET_SECONDS = (1.0, 2.0, 4.0, 8.0)
@@ -232,11 +235,15 @@ def _state_and_text(state: str, options: t.Sequence[UnitOption]) -> str:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a unit is where it should be; C(failed) names the machine on which systemd gave up."""
+    """Whether a unit is where it should be.
+
+    C(failed) names the machine on which systemd gave up, C(looping) the one on which it is about to try again.
+    """
 
     reached: bool
     seen: str
     failed: str = ""
+    looping: str = ""
 
 
 @dataclass(frozen=True)
@@ -266,8 +273,7 @@ def judge(action: Action, seen: Observation) -> Verdict:
         quiet = bool(current) and all(state.active not in _RUNNING for state in states)
         return Verdict(unit.current_state == "loaded" and quiet, _seen(unit, states))
     up = any(_up(state, unit) for state in current)
-    failed = next((state.machine_id for state in current if state.active == "failed"), "")
-    return Verdict(unit.current_state == "launched" and up, _seen(unit, states), failed)
+    return Verdict(unit.current_state == "launched" and up, _seen(unit, states), *_trouble(current))
 
 
 def _judge_global(
@@ -286,8 +292,13 @@ def _judge_global(
         return Verdict(False, f"no systemd state from machine {missing[0][:8]}" + _because(unit))
     if action.state == "loaded":
         return Verdict(all(state.active not in _RUNNING for state in there), _seen(unit, there))
-    failed = next((state.machine_id for state in there if state.active == "failed"), "")
-    return Verdict(all(_up(state, unit) for state in there), _seen(unit, there), failed)
+    return Verdict(all(_up(state, unit) for state in there), _seen(unit, there), *_trouble(there))
+
+
+def _trouble(states: t.Sequence[UnitState]) -> tuple[str, str]:
+    """Machines on which the unit has failed, and on which it is between two tries."""
+    failed = next((state.machine_id for state in states if state.active == "failed"), "")
+    return failed, next((state.machine_id for state in states if state.sub == "auto-restart"), "")
 
 
 def _matching(needs: Requirements, machines: t.Sequence[Machine]) -> list[Machine] | None:
@@ -379,6 +390,7 @@ def wait(client: FleetClient, actions: t.Sequence[Action], seconds: float) -> Ob
     deadline = Deadline(seconds)
     pending = list(actions)
     failing: dict[str, float] = {}
+    tries: dict[str, list[float]] = {}
     events: LineStream | None = None
     looked = False
     quiet = 0
@@ -394,6 +406,7 @@ def wait(client: FleetClient, actions: t.Sequence[Action], seconds: float) -> Ob
         if not pending:
             return Observation(units, [state for own in states.values() for state in own], ())
         _give_up_on_failed(client, pending, verdicts, failing)
+        _give_up_on_looping(client, pending, verdicts, tries)
         if deadline.passed:
             raise WaitError(_too_late(client, pending, verdicts, seconds))
         if not looked:
@@ -432,6 +445,25 @@ def _give_up_on_failed(
             raise WaitError(
                 f"unit {action.name} failed on machine {printable(machine[:8])} ({client.endpoint}):"
                 f" {verdicts[action.name].seen}; look at it with: fleetctl journal {action.name}"
+            )
+
+
+def _give_up_on_looping(
+    client: FleetClient,
+    pending: t.Iterable[Action],
+    verdicts: t.Mapping[str, Verdict],
+    tries: dict[str, list[float]],
+) -> None:
+    """Raises for a unit that ends again and again before it is up; C(tries) remembers when that was seen."""
+    now = time.monotonic()
+    for action in pending:
+        machine, seen = verdicts[action.name].looping, tries.setdefault(action.name, [])
+        if machine and (not seen or now - seen[-1] >= TRY_SECONDS):
+            seen.append(now)
+        if len(seen) >= MOST_TRIES:
+            raise WaitError(
+                f"unit {action.name} ends again and again before it is up on machine {printable(machine[:8])}"
+                f" ({client.endpoint}): {verdicts[action.name].seen}; look at it with: fleetctl journal {action.name}"
             )
 
 

@@ -60,7 +60,9 @@ class Service:
 
     @property
     def planned(self) -> plans.Plan:
-        assert self.plan is not None  # set by `look`, which comes first
+        """The plan; `look` comes first."""
+        if self.plan is None:
+            raise ValueError(f"{self.name}: nothing was looked at yet.")
         return self.plan
 
     def look(self) -> None:

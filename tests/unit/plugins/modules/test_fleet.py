@@ -293,6 +293,23 @@ def test_a_unit_that_systemd_gave_up_on_ends_the_wait(run_module, api, monkeypat
     assert "fleetctl journal web.service" in result["msg"]
 
 
+def test_a_unit_that_never_comes_up_ends_the_wait(run_module, api, monkeypatch):
+    there = get("web.service", placed("web.service", "launched", "launched"))
+    again = states("web.service", state("web.service", "activating", "auto-restart"))
+    starts = states("web.service", state("web.service", "activating", "start"))
+    monkeypatch.setattr(_fleet_unit, "_POLL_SECONDS", 0.11)
+    monkeypatch.setattr(_fleet_unit, "TRY_SECONDS", 0.2)
+    server = api(
+        get("web.service"),
+        put("web.service", "launched", TEXT),
+        # seen twice in one pause between two tries, then starting, then in two further pauses
+        *(there, again, no_events(), there, again, there, starts, there, again, there, starts, there, again),
+    )
+    result = run_module("fleet_unit", endpoint=server.url, name="web.service", content=TEXT)
+    assert result["msg"].startswith("unit web.service ends again and again before it is up on machine f1000000")
+    assert "fleetctl journal web.service" in result["msg"]
+
+
 def test_a_state_failed_of_before_the_start_does_not_end_the_wait(run_module, api):
     there = get("web.service", placed("web.service", "launched", "launched"))
     server = api(

@@ -1,0 +1,220 @@
+# Copyright (c) 2026, flotilla.cluster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""From descriptions of services to units, and what is to change."""
+
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from ansible_collections.flotilla.cluster.plugins.filter.service_plan import service_plan
+from ansible_collections.flotilla.cluster.plugins.module_utils import _unit_file
+from ansible_collections.flotilla.cluster.plugins.plugin_utils import _service
+
+WEB: dict[str, t.Any] = {"name": "web", "image": "example/web:1"}
+
+
+def options(text: str) -> dict[tuple[str, str], list[str]]:
+    found: dict[tuple[str, str], list[str]] = {}
+    for option in _unit_file.parse_unit(text):
+        found.setdefault((option.section, option.name), []).append(option.value)
+    return found
+
+
+def stored(units: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
+    """Units as fleet_unit_info returns them."""
+    return [
+        {
+            "name": unit["name"],
+            "content": unit["content"],
+            "desired_state": unit["state"],
+            "options": [o._asdict() for o in _unit_file.parse_unit(unit["content"])],
+        }
+        for unit in units
+    ]
+
+
+def test_the_least_that_can_be_said() -> None:
+    template, copy = _service.units_of(WEB, "g")
+    assert (template["name"], template["state"]) == ("web@.service", "inactive")
+    assert (copy["name"], copy["state"]) == ("web@1.service", "launched")
+    assert template["content"] == copy["content"]
+    found = options(copy["content"])
+    assert found["Service", "ExecStart"] == [
+        "/usr/lib/flotilla/container web-%i started --label=flotilla.service=web example/web:1"
+    ]
+    assert found["Service", "ExecStop"] == ["-/usr/bin/docker stop --time=10 web-%i"]
+    assert found["X-Fleet", "RollingUpdate"] == ["1"]
+    assert found["X-Flotilla", "Group"] == ["g"]
+    assert ("X-Fleet", "Conflicts") not in found
+
+
+def test_all_that_can_be_said() -> None:
+    service = {
+        **WEB,
+        "command": ["sh", "-c", 'echo "$HOME" 100%%'],
+        "replicas": 3,
+        "ports": ["80:8080", "192.0.2.1:53:53/udp", "9000"],
+        "environment": {"PAGE": "%i", "A": "b c"},
+        "environment_files": ["/etc/web.env"],
+        "volumes": ["data:/data"],
+        "health": {"command": "wget -q http://127.0.0.1/", "interval": 2},
+        "constraints": {
+            "metadata": ["az=1", "az=2"],
+            "spread_by": "rack",
+            "sticky": True,
+            "single": True,
+            "max_per_machine": 2,
+        },
+        "resources": {"memory": "256m", "cpus": 0.5},
+        "parallel": 2,
+        "pull": "never",
+        "restart": "on-failure",
+        "stop_timeout": 30,
+        "arguments": ["--read-only"],
+    }
+    units = _service.units_of(service, "g")
+    assert [unit["name"] for unit in units] == ["web@.service", *(f"web@{i}.service" for i in (1, 2, 3))]
+    found = options(units[1]["content"])
+    assert found["Service", "ExecStart"] == [
+        "/usr/lib/flotilla/container web-%i healthy --publish=80:8080 --publish=192.0.2.1:53:53/udp --publish=9000"
+        ' "--env=A=b c" --env=PAGE=%i --env-file=/etc/web.env --volume=data:/data --memory=256m --cpus=0.5 --pull=never'
+        ' "--health-cmd=wget -q http://127.0.0.1/" --health-interval=2s --health-timeout=5s --health-retries=3'
+        ' --label=flotilla.service=web --read-only example/web:1 sh -c "echo \\"$$HOME\\" 100%%"'
+    ]
+    fleet = {name: values for (section, name), values in found.items() if section == "X-Fleet"}
+    assert fleet == {
+        "MachineMetadata": ["az=1", "az=2"],
+        "Conflicts": ["web@*.service"],
+        "SpreadBy": ["rack"],
+        "MaxPerMachine": ["2"],
+        "Sticky": ["true"],
+        "OnPartition": ["stop"],
+        "MemoryReservation": ["256M"],
+        "CPUReservation": ["0.5"],
+        "RollingUpdate": ["2"],
+    }
+    # what fleet itself makes of it
+    _unit_file.requirements("web@1.service", _unit_file.parse_unit(units[1]["content"]))
+
+
+def test_a_global_service_is_one_unit() -> None:
+    service = {**WEB, "global": True, "ports": ["80:80"], "constraints": {"metadata": ["disk=ssd"], "conflicts": ["x"]}}
+    (unit,) = _service.units_of(service, "g")
+    found = options(unit["content"])
+    assert unit["name"] == "web.service"
+    assert found["X-Fleet", "Global"] == ["true"]
+    assert found["X-Fleet", "MachineMetadata"] == ["disk=ssd"]
+    assert ("X-Fleet", "Conflicts") not in found
+    assert found["Service", "ExecStop"] == ["-/usr/bin/docker stop --time=10 web"]
+    _unit_file.requirements("web.service", _unit_file.parse_unit(unit["content"]))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain", "plain"),
+        ("", '""'),
+        ("two words", '"two words"'),
+        ("semi;colon", '"semi;colon"'),
+        ("it's", '"it\'s"'),
+        ('say "hi"', '"say \\"hi\\""'),
+        ("back\\slash", '"back\\\\slash"'),
+        ("$PATH", "$$PATH"),
+        ("%i", "%i"),
+    ],
+)
+def test_words_of_a_command_line(text: str, shown: str) -> None:
+    assert _service.word(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"image": "Web Server"}, 'service web: image is "Web Server", which is no name of an image'),
+        ({"replicas": -1}, "service web: replicas is -1: give 0 to 1000"),
+        ({"replicas": 2, "global": True}, "service web: global and replicas exclude one another"),
+        (
+            {"ports": ["http"]},
+            'service web: ports holds "http": give [[ADDRESS:]HOST:]CONTAINER[/udp], such as 8080:80',
+        ),
+        ({"ports": ["70000:80"]}, 'service web: ports holds "70000:80"'),
+        ({"environment": {"A-B": "c"}}, 'service web: environment holds "A-B", which is no name of a variable'),
+        ({"environment": {"A": "50% off"}}, 'service web: environment[A] is "50% off": "%" begins a specifier'),
+        ({"command": ["a\nb"]}, "service web: command has a line break"),
+        ({"constraints": {"metadata": ["ssd"]}}, 'service web: constraints.metadata holds "ssd": give KEY=VALUE'),
+        ({"resources": {"memory": "much"}}, 'service web: resources.memory is "much"'),
+        ({"resources": {"cpus": 0}}, "service web: resources.cpus is 0"),
+        ({"name": "Web!"}, 'service "Web!": use up to 48 lower-case letters'),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(change: dict[str, t.Any], sentence: str) -> None:
+    (problem,) = service_plan([{**WEB, **change}], [], "g")["problems"]
+    assert problem.startswith(sentence)
+
+
+def test_everything_wrong_is_named_at_once() -> None:
+    plan = service_plan([WEB, WEB, {**WEB, "name": "b", "replicas": -1}], [], "a/b")
+    assert plan["units"] == []
+    assert [problem.split(":")[0] for problem in plan["problems"]] == [
+        'service_group is "a/b"',
+        'service "web" is described more than once',
+        "service b",
+    ]
+
+
+def test_a_new_service_is_taken_back_by_removing_it() -> None:
+    plan = service_plan([WEB], [], "g")
+    assert [unit["name"] for unit in plan["units"]] == ["web@.service", "web@1.service"]
+    assert plan["back"] == [
+        {"name": "web@.service", "state": "absent"},
+        {"name": "web@1.service", "state": "absent"},
+    ]
+
+
+def test_what_is_there_already_is_not_taken_back() -> None:
+    there = stored(_service.units_of(WEB, "g"))
+    plan = service_plan([WEB], there, "g")
+    assert plan["back"] == []
+    assert plan["problems"] == []
+
+
+def test_an_update_is_taken_back_to_what_there_was() -> None:
+    there = stored(_service.units_of(WEB, "g"))
+    there[1]["desired_state"] = "loaded"
+    plan = service_plan([{**WEB, "image": "example/web:2"}], there, "g")
+    assert plan["back"] == [
+        {"name": unit["name"], "content": unit["content"], "state": unit["desired_state"]} for unit in there
+    ]
+    assert "example/web:2" in plan["units"][1]["content"]
+
+
+def test_what_is_described_no_more_goes_and_others_stay() -> None:
+    there = stored(
+        [
+            *_service.units_of({**WEB, "replicas": 3}, "g"),
+            *_service.units_of({**WEB, "name": "old", "global": True}, "g"),
+            *_service.units_of({**WEB, "name": "theirs"}, "other"),
+            {"name": "hand.service", "content": "[Service]\nExecStart=/bin/true\n", "state": "launched"},
+        ]
+    )
+    plan = service_plan([{**WEB, "replicas": 1}], there, "g")
+    assert [unit["name"] for unit in plan["units"] if unit["state"] == "absent"] == [
+        "old.service",
+        "web@2.service",
+        "web@3.service",
+    ]
+
+
+def test_units_of_others_are_refused() -> None:
+    hand = {"name": "web@1.service", "content": "[Service]\nExecStart=/bin/true\n", "state": "launched"}
+    there = stored([hand, *_service.units_of({**WEB, "name": "b", "global": True}, "other")])
+    plan = service_plan([WEB, {**WEB, "name": "b", "global": True}], there, "g")
+    assert plan["problems"] == [
+        "unit b.service is there already and belongs to the deployment other: give the service another name, or destroy"
+        " the unit first",
+        "unit web@1.service is there already and belongs to nobody: give the service another name, or destroy the unit"
+        " first",
+    ]
