@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -218,3 +219,16 @@ def test_a_host_that_does_not_start_is_told_with_its_console(cluster: str) -> No
     assert "host core-01 ended while it started; the end of its console" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert statuses(cluster) == {"core-01": None}
+
+
+def test_a_supervisor_that_was_killed_stops_neither_down_nor_up(cluster: str) -> None:
+    """As by the kernel when memory runs out: it cannot remove its lock any more."""
+    hosts("up", "--cluster", cluster, "--hosts", "1")
+    place = guest.Place(cluster, "core-01")
+    supervisor = guest.life(place).supervisor
+    assert supervisor is not None
+    guest.send_signal(supervisor, signal.SIGKILL)
+    hosts("down", "--cluster", cluster)
+    assert left_overs(cluster) == {}
+    hosts("up", "--cluster", cluster, "--hosts", "1")
+    assert on(cluster, "core-01", "hostname") == "core-01\n"

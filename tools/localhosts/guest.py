@@ -405,6 +405,9 @@ def _kill_rest(place: Place) -> None:
 def clear(place: Place) -> None:
     """Remove what a host that is off leaves on the machine: mounts and cgroups; the disk stays."""
     remove_mounts(place)
+    # systemd-nspawn removes its lock beside the root itself, unless it was killed
+    with contextlib.suppress(FileNotFoundError):
+        (place.root.parent / f".#{place.root.name}.lck").unlink()
     for folder in (place.root, place.root.parent):
         with contextlib.suppress(FileNotFoundError):
             folder.rmdir()
