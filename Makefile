@@ -94,6 +94,10 @@ test-cloud: venv apt-lists base ## documents applied to running hosts and judged
 test-firstboot: venv base ## three hosts that get user-data and nothing else become a cluster, about two minutes
 	$(BIN)/molecule test --scenario-name firstboot
 
+.PHONY: test-etcd
+test-etcd: venv base ## upgrades, replacement, restore, recovery and scaling of etcd on three local hosts: about ten minutes
+	$(BIN)/pytest tests/daytwo
+
 ##@ Measurements
 .PHONY: bench-up bench-failover bench-fleet bench-scale
 bench-up: venv ## the play beside a script that does the minimum, on fresh hosts
