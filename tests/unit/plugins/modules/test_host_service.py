@@ -505,7 +505,8 @@ class Two(t.NamedTuple):
     services: list[dict[str, t.Any]]
 
     def run(self, *changes: dict[str, t.Any], **more: t.Any) -> dict[str, t.Any]:
-        changed = [{**one, **change} for one, change in zip(self.services, changes or ({}, {}), strict=True)]
+        first, second = changes or ({}, {})
+        changed = [{**self.services[0], **first}, {**self.services[1], **second}]
         return self.world.run_module("host_service", services=changed, **more)
 
 
