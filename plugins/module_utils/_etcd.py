@@ -781,3 +781,11 @@ def etcd_client(params: t.Mapping[str, t.Any]) -> EtcdClient:
         request_timeout=params["request_timeout"],
         timeout=params["timeout"],
     )
+
+
+OpenMember = t.Callable[[t.Sequence[str]], EtcdClient]
+
+
+def member_opener(params: t.Mapping[str, t.Any]) -> OpenMember:
+    """What makes a client for the client URLs of one member, with the same parameters for all else."""
+    return lambda urls: etcd_client({**params, "endpoints": list(urls)})

@@ -14,6 +14,7 @@ import typing as t
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     EtcdClient,
     Member,
+    OpenMember,
     Status,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import ClusterError
@@ -67,7 +68,7 @@ def _member_problems(what: str, member: Member, status: Status | str | None) -> 
     return found
 
 
-def look(client: EtcdClient, open_member: t.Callable[[t.Sequence[str]], EtcdClient]) -> tuple[View | None, str]:
+def look(client: EtcdClient, open_member: OpenMember) -> tuple[View | None, str]:
     """Ask for the member list, then every member for its status.
 
     :param open_member: makes a client for the client URLs of one member

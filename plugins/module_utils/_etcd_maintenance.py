@@ -20,6 +20,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     EtcdClient,
     EtcdError,
     Member,
+    OpenMember,
     Status,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import View, look, problems_of
@@ -28,8 +29,6 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._http import Clus
 ALARMS = ("NOSPACE", "CORRUPT")
 _OUT_OF_RANGE = 11
 _PAUSE = 0.3
-
-OpenMember = t.Callable[[t.Sequence[str]], EtcdClient]
 
 
 class MaintenanceError(ClusterError):

@@ -23,6 +23,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     EtcdError,
     EtcdUncertain,
     Member,
+    OpenMember,
     Status,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import View, look
@@ -35,8 +36,6 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._http import (
 )
 
 _PAUSE = 0.3
-
-OpenMember = t.Callable[[t.Sequence[str]], EtcdClient]
 
 
 class MemberError(ClusterError):

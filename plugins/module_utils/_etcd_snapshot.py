@@ -19,7 +19,7 @@ import shutil
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import EtcdClient, Status
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import EtcdClient, OpenMember, Status
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import look
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import (
     ClusterError,
@@ -34,7 +34,6 @@ _SUM = 32
 BUMP = 1_000_000_000
 _RECORD = "flotilla-restored.json"
 
-OpenMember = t.Callable[[t.Sequence[str]], EtcdClient]
 RunCommand = t.Callable[[list[str]], tuple[int, str, str]]
 
 

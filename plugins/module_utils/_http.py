@@ -93,6 +93,16 @@ def require_requests(module: AnsibleModule) -> None:
     module.fail_json(msg=message, exception=REQUESTS_ERROR)
 
 
+def answer(module: AnsibleModule, work: t.Callable[[], dict[str, t.Any]]) -> t.NoReturn:
+    """Ends a module with the result of its work, or with the one sentence that says why there is none."""
+    require_requests(module)
+    try:
+        result = work()
+    except ClusterError as error:
+        module.fail_json(msg=str(error))
+    module.exit_json(**result)
+
+
 def printable(text: str, limit: int = 200) -> str:
     """Text of unknown origin for a message: one line, no control characters, at most C(limit) long."""
     clean = re.sub(r"\s+", " ", text.encode("utf-8", "replace").decode("utf-8")).strip()

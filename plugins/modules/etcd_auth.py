@@ -126,7 +126,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     etcd_client,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_auth import carry_out, parse_wanted, plan, read
-from ansible_collections.flotilla.cluster.plugins.module_utils._http import ClusterError, require_requests
+from ansible_collections.flotilla.cluster.plugins.module_utils._http import answer
 
 PERMISSION_ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "access": {"type": "str", "choices": ["read", "write", "readwrite"], "default": "read"},
@@ -144,13 +144,13 @@ USER_ARGUMENTS: dict[str, dict[str, t.Any]] = {
 }
 
 
-def run(module: AnsibleModule) -> list[str]:
+def run(module: AnsibleModule) -> dict[str, t.Any]:
     wanted = parse_wanted(module.params)
     with closing(etcd_client(module.params)) as client:
         steps = plan(wanted, read(client, wanted))
         if not module.check_mode:
             carry_out(client, steps)
-    return [step.what for step in steps]
+    return {"changed": bool(steps), "changes": [step.what for step in steps]}
 
 
 def main() -> None:
@@ -164,12 +164,7 @@ def main() -> None:
         required_together=ETCD_REQUIRED_TOGETHER,
         supports_check_mode=True,
     )
-    require_requests(module)
-    try:
-        changes = run(module)
-    except ClusterError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(changed=bool(changes), changes=changes)
+    answer(module, lambda: run(module))
 
 
 if __name__ == "__main__":

@@ -170,9 +170,9 @@ from ansible_collections.flotilla.cluster.plugins.module_utils import _http
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     ETCD_ARGUMENTS,
     ETCD_REQUIRED_TOGETHER,
-    EtcdClient,
     Status,
     etcd_client,
+    member_opener,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import (
     View,
@@ -233,13 +233,10 @@ def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
     """Look at the cluster until it is healthy or the time is up; raises ClusterError for bad options."""
     deadline = time.monotonic() + params["timeout"]
 
-    def open_member(urls: t.Sequence[str]) -> EtcdClient:
-        return etcd_client({**params, "endpoints": list(urls)})
-
     while True:
         client = etcd_client({**params, "timeout": max(0.1, deadline - time.monotonic())})
         try:
-            view, reason = look(client, open_member)
+            view, reason = look(client, member_opener(params))
         finally:
             client.close()
         problems = [reason]

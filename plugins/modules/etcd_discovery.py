@@ -163,7 +163,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flotilla.cluster.plugins.module_utils._discovery import run
-from ansible_collections.flotilla.cluster.plugins.module_utils._http import ClusterError, require_requests
+from ansible_collections.flotilla.cluster.plugins.module_utils._http import answer
 
 
 def main() -> None:
@@ -186,12 +186,7 @@ def main() -> None:
         required_together=[("client_cert", "client_key")],
         supports_check_mode=True,
     )
-    require_requests(module)
-    try:
-        result = run(module.params, check=module.check_mode)
-    except ClusterError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**result)
+    answer(module, lambda: run(module.params, check=module.check_mode))
 
 
 if __name__ == "__main__":

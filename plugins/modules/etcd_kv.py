@@ -132,7 +132,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     etcd_client,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_kv import apply, parse_wanted, results
-from ansible_collections.flotilla.cluster.plugins.module_utils._http import ClusterError, require_requests
+from ansible_collections.flotilla.cluster.plugins.module_utils._http import answer
 
 
 def guard_values(module: AnsibleModule) -> t.Any:
@@ -169,12 +169,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     keys = guard_values(module)
-    require_requests(module)
-    try:
-        result = run(module, keys)
-    except ClusterError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**result)
+    answer(module, lambda: run(module, keys))
 
 
 if __name__ == "__main__":

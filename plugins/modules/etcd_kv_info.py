@@ -127,7 +127,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     etcd_client,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_kv import query
-from ansible_collections.flotilla.cluster.plugins.module_utils._http import ClusterError, require_requests
+from ansible_collections.flotilla.cluster.plugins.module_utils._http import answer
 
 
 def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
@@ -153,12 +153,7 @@ def main() -> None:
         required_together=ETCD_REQUIRED_TOGETHER,
         supports_check_mode=True,
     )
-    require_requests(module)
-    try:
-        result = run(module.params)
-    except ClusterError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**result)
+    answer(module, lambda: run(module.params))
 
 
 if __name__ == "__main__":

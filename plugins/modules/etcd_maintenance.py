@@ -112,25 +112,21 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     ETCD_ARGUMENTS,
     ETCD_REQUIRED_TOGETHER,
-    EtcdClient,
     etcd_client,
+    member_opener,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_maintenance import (
     ALARMS,
     Maintenance,
     parse_wanted,
 )
-from ansible_collections.flotilla.cluster.plugins.module_utils._http import ClusterError, require_requests
+from ansible_collections.flotilla.cluster.plugins.module_utils._http import answer
 
 
 def run(params: dict[str, t.Any], *, check: bool) -> dict[str, t.Any]:
     wanted = parse_wanted(params)
-
-    def open_member(urls: t.Sequence[str]) -> EtcdClient:
-        return etcd_client({**params, "endpoints": list(urls)})
-
     with closing(etcd_client(params)) as client:
-        done = Maintenance(client, open_member, check=check).apply(wanted)
+        done = Maintenance(client, member_opener(params), check=check).apply(wanted)
     return {
         "changed": done.changed,
         "compacted": done.compacted,
@@ -152,12 +148,7 @@ def main() -> None:
         required_together=ETCD_REQUIRED_TOGETHER,
         supports_check_mode=True,
     )
-    require_requests(module)
-    try:
-        result = run(module.params, check=module.check_mode)
-    except ClusterError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**result)
+    answer(module, lambda: run(module.params, check=module.check_mode))
 
 
 if __name__ == "__main__":

@@ -135,9 +135,9 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     ETCD_ARGUMENTS,
     ETCD_REQUIRED_TOGETHER,
-    EtcdClient,
     Member,
     etcd_client,
+    member_opener,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import View
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_member import (
@@ -147,7 +147,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_member impo
     leader_of,
     parse_wanted,
 )
-from ansible_collections.flotilla.cluster.plugins.module_utils._http import ClusterError, require_requests
+from ansible_collections.flotilla.cluster.plugins.module_utils._http import answer
 
 
 def _described(member: Member | None) -> dict[str, t.Any] | None:
@@ -170,12 +170,8 @@ def _listing(view: View) -> str:
 
 def run(params: dict[str, t.Any], *, check: bool, diff: bool) -> dict[str, t.Any]:
     wanted = parse_wanted(params)
-
-    def open_member(urls: t.Sequence[str]) -> EtcdClient:
-        return etcd_client({**params, "endpoints": list(urls)})
-
     with closing(etcd_client(params)) as client:
-        before, after, changed = Members(client, open_member, check=check).apply(wanted)
+        before, after, changed = Members(client, member_opener(params), check=check).apply(wanted)
     leader = leader_of(after)
     result: dict[str, t.Any] = {
         "changed": changed,
@@ -208,12 +204,7 @@ def main() -> None:
         required_together=ETCD_REQUIRED_TOGETHER,
         supports_check_mode=True,
     )
-    require_requests(module)
-    try:
-        result = run(module.params, check=module.check_mode, diff=module._diff)
-    except ClusterError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**result)
+    answer(module, lambda: run(module.params, check=module.check_mode, diff=module._diff))
 
 
 if __name__ == "__main__":

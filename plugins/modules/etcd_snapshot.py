@@ -142,8 +142,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     ETCD_ARGUMENTS,
     ETCD_REQUIRED_TOGETHER,
-    EtcdClient,
     etcd_client,
+    member_opener,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_snapshot import (
     Snapshot,
@@ -154,7 +154,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_snapshot im
     save,
     verify,
 )
-from ansible_collections.flotilla.cluster.plugins.module_utils._http import ClusterError, OptionError, require_requests
+from ansible_collections.flotilla.cluster.plugins.module_utils._http import OptionError, answer
 
 
 def _shown(found: Snapshot, changed: bool) -> dict[str, t.Any]:
@@ -162,9 +162,7 @@ def _shown(found: Snapshot, changed: bool) -> dict[str, t.Any]:
 
 
 def saved(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
-    def open_member(urls: t.Sequence[str]) -> EtcdClient:
-        return etcd_client({**params, "endpoints": list(urls)})
-
+    open_member = member_opener(params)
     with closing(etcd_client(params)) as client:
         urls, status = choose(client, open_member)
     found = Snapshot(params["path"], 0, "")
@@ -209,12 +207,7 @@ def main() -> None:
         required_if=[("state", "restored", ("data_dir", "name", "initial_cluster", "token"))],
         supports_check_mode=True,
     )
-    require_requests(module)
-    try:
-        result = run(module)
-    except ClusterError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**result)
+    answer(module, lambda: run(module))
 
 
 if __name__ == "__main__":

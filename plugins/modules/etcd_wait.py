@@ -101,8 +101,8 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._http import (
     ClusterError,
     HttpError,
     OptionError,
+    answer,
     printable,
-    require_requests,
 )
 
 _PAUSE = 0.3
@@ -203,12 +203,7 @@ def main() -> None:
         required_together=ETCD_REQUIRED_TOGETHER,
         supports_check_mode=True,
     )
-    require_requests(module)
-    try:
-        result = run(module.params)
-    except ClusterError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**result)
+    answer(module, lambda: run(module.params))
 
 
 if __name__ == "__main__":

@@ -59,27 +59,26 @@ machines:
         region: north
 """
 
+import typing as t
 from contextlib import closing
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flotilla.cluster.plugins.module_utils._fleet import FLEET_ARGUMENTS, fleet_client
-from ansible_collections.flotilla.cluster.plugins.module_utils._http import ClusterError, require_requests
+from ansible_collections.flotilla.cluster.plugins.module_utils._http import answer
+
+
+def read_machines(params: dict[str, t.Any]) -> list[dict[str, t.Any]]:
+    """Return the machines as RETURN describes them."""
+    with closing(fleet_client(params)) as client:
+        machines = client.machines()
+    return [
+        {"id": machine.id, "primary_ip": machine.primary_ip, "metadata": dict(machine.metadata)} for machine in machines
+    ]
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=FLEET_ARGUMENTS, supports_check_mode=True)
-    require_requests(module)
-    try:
-        with closing(fleet_client(module.params)) as client:
-            machines = client.machines()
-    except ClusterError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(
-        machines=[
-            {"id": machine.id, "primary_ip": machine.primary_ip, "metadata": dict(machine.metadata)}
-            for machine in machines
-        ]
-    )
+    answer(module, lambda: {"machines": read_machines(module.params)})
 
 
 if __name__ == "__main__":

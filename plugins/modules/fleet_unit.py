@@ -200,7 +200,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flotilla.cluster.plugins.module_utils._fleet import FLEET_ARGUMENTS
 from ansible_collections.flotilla.cluster.plugins.module_utils._fleet_unit import STATES, doubts, parse_units, run
-from ansible_collections.flotilla.cluster.plugins.module_utils._http import ClusterError, require_requests
+from ansible_collections.flotilla.cluster.plugins.module_utils._http import answer
 
 UNIT_ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "name": {"type": "str"},
@@ -226,15 +226,14 @@ def main() -> None:
         required_one_of=[("name", "units")],
         supports_check_mode=True,
     )
-    require_requests(module)
-    try:
+
+    def work() -> dict[str, t.Any]:
         wanted = parse_units(module.params)
         for doubt in doubts(wanted):
             module.warn(doubt)
-        result = run(module.params, wanted, check=module.check_mode, diff=module._diff)
-    except ClusterError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(**result)
+        return run(module.params, wanted, check=module.check_mode, diff=module._diff)
+
+    answer(module, work)
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ units:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flotilla.cluster.plugins.module_utils._fleet import FLEET_ARGUMENTS
 from ansible_collections.flotilla.cluster.plugins.module_utils._fleet_unit import read_units
-from ansible_collections.flotilla.cluster.plugins.module_utils._http import ClusterError, require_requests
+from ansible_collections.flotilla.cluster.plugins.module_utils._http import answer
 
 
 def main() -> None:
@@ -146,12 +146,7 @@ def main() -> None:
         argument_spec={**FLEET_ARGUMENTS, "names": {"type": "list", "elements": "str"}},
         supports_check_mode=True,
     )
-    require_requests(module)
-    try:
-        units = read_units(module.params)
-    except ClusterError as error:
-        module.fail_json(msg=str(error))
-    module.exit_json(units=units)
+    answer(module, lambda: {"units": read_units(module.params)})
 
 
 if __name__ == "__main__":
