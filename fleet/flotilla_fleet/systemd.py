@@ -259,9 +259,6 @@ class Systemd:
         body = await self._manager("ListUnits")
         return {str(row[0]): ActiveState(str(row[2]), str(row[3]), str(row[4])) for row in body[0]}
 
-    async def state(self, name: str) -> ActiveState:
-        return (await self.states([name]))[name]
-
     async def states(self, names: list[str]) -> dict[str, ActiveState]:
         """The states of all these units, in one call. While systemd reloads, the answer waits."""
         body = await self._manager("ListUnitsByNames", "as", [names])

@@ -36,13 +36,9 @@ def look(path: str) -> list[t.Any] | None:
     return [digest, status.st_uid, status.st_gid, status.st_mode & 0o7777]
 
 
-def write(path: str, wish: str, until: float, files: t.Iterable[str]) -> None:
-    """Seal files that are as wanted until a time, in seconds since the epoch; ``wish`` stands for what was wanted."""
-    content = json.dumps({"wish": wish, "until": until, "files": {name: look(name) for name in files}}, sort_keys=True)
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, MODE), "w") as handle:
-        handle.write(content)
-    os.replace(temporary, path)
+def text(wish: str, until: float, files: t.Iterable[str]) -> str:
+    """The seal of files that are as wanted until a time, in seconds since the epoch; ``wish`` stands for the wish."""
+    return json.dumps({"wish": wish, "until": until, "files": {name: look(name) for name in files}}, sort_keys=True)
 
 
 def read(path: str) -> dict[str, t.Any]:

@@ -581,7 +581,8 @@ def _set_seal(module: AnsibleModule, store: Store, authorities: t.Iterable[t.Any
     files = [store.path(f"{name}.crt") for name in [*module.params["authorities"], *names]]
     files += [store.directory, *(store.path(f"{name}.key") for name in names)]
     until = min((end.timestamp() for end in ends), default=0.0)
-    _seal.write(store.path(".seal"), module.params["seal"], until, files)
+    text = _seal.text(module.params["seal"], until, files)
+    store.write(store.path(".seal"), text.encode(), 0, 0, _seal.MODE)
 
 
 def run(module: AnsibleModule) -> dict[str, t.Any]:

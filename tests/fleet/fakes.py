@@ -94,7 +94,7 @@ class FakeSystemd:
     async def is_loaded(self, name: str) -> bool:
         return name in self.in_memory
 
-    async def state(self, name: str) -> ActiveState:
+    def _state(self, name: str) -> ActiveState:
         with suppress(SystemdError):
             self._load(name)
         load = "bad-setting" if name in self.broken else "loaded" if name in self.in_memory else "not-found"
@@ -106,7 +106,7 @@ class FakeSystemd:
 
     async def states(self, names: list[str]) -> dict[str, ActiveState]:
         self.calls["states"] += 1
-        return {name: await self.state(name) for name in names}
+        return {name: self._state(name) for name in names}
 
     async def link(self, paths: list[str]) -> None:
         self.calls["link"] += 1

@@ -292,15 +292,15 @@ async def test_a_signal_that_overtakes_an_answer_wins(tmp_path: Path) -> None:
     """systemd answers "inactive", then signals "active"; the answer's reader runs after the signal's handler."""
     rig = Rig(tmp_path)
     await rig.list(want(desired="loaded"))
-    ask = rig.systemd.state
+    ask = rig.systemd.states
 
-    async def slow_answer(name: str) -> ActiveState:
-        answer = await ask(name)
-        rig.agent.on_state(name, ActiveState("", "active", "running"))
+    async def slow_answer(names: list[str]) -> dict[str, ActiveState]:
+        answer = await ask(names)
+        rig.agent.on_state("u.service", ActiveState("", "active", "running"))
         await asyncio.sleep(0)
         return answer
 
-    rig.systemd.state = slow_answer  # type: ignore[method-assign]
+    rig.systemd.states = slow_answer  # type: ignore[method-assign]
     await rig.agent.refresh()
     assert rig.agent.states["u.service"] == ActiveState("loaded", "active", "running")
 

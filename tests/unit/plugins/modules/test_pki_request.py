@@ -290,6 +290,13 @@ def test_all_that_is_in_order_is_sealed_until_it_is_due(ask, folder, installed):
     seal = _seal.read(str(folder / ".seal"))
     assert seal["wish"] == "all that is wanted"
     assert seal["intact"]
+    assert mode(folder / ".seal") == 0o600
+    assert sorted(path.name for path in folder.iterdir()) == [
+        ".seal",
+        "etcd-client-ca.crt",
+        "etcd-server.crt",
+        "etcd-server.key",
+    ]
     due = NOW + 100 * DAY - 30 * DAY
     assert abs(seal["until"] - due.timestamp()) < 2
     os.chmod(folder / "etcd-server.key", 0o440)
