@@ -55,10 +55,10 @@ import typing as t
 from contextlib import closing
 
 from ansible.errors import AnsibleParserError
-from ansible.plugins.inventory import BaseInventoryPlugin, Constructable
 from ansible.utils.unsafe_proxy import wrap_var
 from ansible_collections.flotilla.cluster.plugins.module_utils._fleet import FLEET_ARGUMENTS, Machine, fleet_client
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import ClusterError
+from ansible_collections.flotilla.cluster.plugins.plugin_utils._inventory import ConstructedInventory
 
 
 def host_name(machine: Machine, name_from: str) -> str:
@@ -73,23 +73,15 @@ def group_names(machine: Machine, prefix: str) -> list[str]:
     return [re.sub(r"[^A-Za-z0-9_]", "_", f"{prefix}{key}_{value}") for key, value in sorted(machine.metadata.items())]
 
 
-class InventoryModule(BaseInventoryPlugin, Constructable):
+class InventoryModule(ConstructedInventory):
     """The plugin that DOCUMENTATION describes."""
 
     NAME = "flotilla.cluster.fleet"
+    KIND = "fleet"
 
-    def verify_file(self, path: str) -> bool:
-        """Whether a file may be one for this plugin."""
-        base: t.Any = super()  # ansible-core's plugins have no annotations
-        return bool(base.verify_file(path)) and path.endswith(("fleet.yml", "fleet.yaml"))
-
-    def parse(self, inventory: t.Any, loader: t.Any, path: str, cache: bool = True) -> None:
-        """Fill the inventory."""
-        plugin: t.Any = self
-        base: t.Any = super()
-        base.parse(inventory, loader, path, cache)
-        plugin._read_config_data(path)
-        option = plugin.get_option
+    def fill(self, inventory: t.Any, path: str) -> None:
+        """Add the machines."""
+        option: t.Any = self.get_option
         try:
             with closing(fleet_client({name: option(name) for name in FLEET_ARGUMENTS})) as client:
                 machines = client.machines()
@@ -105,8 +97,4 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
             inventory.set_variable(name, "ansible_host", wrap_var(machine.primary_ip))
             inventory.set_variable(name, "fleet_machine_id", wrap_var(machine.id))
             inventory.set_variable(name, "fleet_machine_metadata", wrap_var(dict(machine.metadata)))
-            known = inventory.get_host(name).get_vars()
-            strict = option("strict")
-            plugin._set_composite_vars(option("compose"), known, name, strict)
-            plugin._add_host_to_composed_groups(option("groups"), known, name, strict)
-            plugin._add_host_to_keyed_groups(option("keyed_groups"), known, name, strict)
+            self.construct(inventory, name)

@@ -67,8 +67,8 @@ import subprocess
 import typing as t
 
 from ansible.errors import AnsibleParserError
-from ansible.plugins.inventory import BaseInventoryPlugin, Constructable
 from ansible.utils.unsafe_proxy import wrap_var
+from ansible_collections.flotilla.cluster.plugins.plugin_utils._inventory import ConstructedInventory
 
 # Variables by which roles learn where a host is reached by the others.
 ADDRESSES = ("bootstrap_address", "cloud_config_address", "etcd_address", "fleet_public_ip", "pki_address")
@@ -123,23 +123,15 @@ def members(names: t.Sequence[str]) -> list[str]:
     return list(names[: count - 1 if count and count % 2 == 0 else count])
 
 
-class InventoryModule(BaseInventoryPlugin, Constructable):
+class InventoryModule(ConstructedInventory):
     """The plugin that DOCUMENTATION describes."""
 
     NAME = "flotilla.cluster.vagrant"
+    KIND = "vagrant"
 
-    def verify_file(self, path: str) -> bool:
-        """Whether a file may be one for this plugin."""
-        base: t.Any = super()  # ansible-core's plugins have no annotations
-        return bool(base.verify_file(path)) and path.endswith(("vagrant.yml", "vagrant.yaml"))
-
-    def parse(self, inventory: t.Any, loader: t.Any, path: str, cache: bool = True) -> None:
-        """Fill the inventory."""
-        plugin: t.Any = self
-        base: t.Any = super()
-        base.parse(inventory, loader, path, cache)
-        plugin._read_config_data(path)
-        option = plugin.get_option
+    def fill(self, inventory: t.Any, path: str) -> None:
+        """Add the machines."""
+        option: t.Any = self.get_option
         folder = os.path.join(os.path.dirname(os.path.abspath(path)), option("directory"))
         names = running(self._ask(folder, "status", "--machine-readable"))
         configs = parse_ssh_config(self._ask(folder, "ssh-config", *names)) if names else {}
@@ -154,11 +146,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable):
         for name in names:
             for variable, value in variables(name, configs[name], option("address_prefix")).items():
                 inventory.set_variable(name, variable, wrap_var(value))
-            known = inventory.get_host(name).get_vars()
-            strict = option("strict")
-            plugin._set_composite_vars(option("compose"), known, name, strict)
-            plugin._add_host_to_composed_groups(option("groups"), known, name, strict)
-            plugin._add_host_to_keyed_groups(option("keyed_groups"), known, name, strict)
+            self.construct(inventory, name)
 
     def _ask(self, folder: str, *arguments: str) -> str:
         option: t.Any = self.get_option
