@@ -18,10 +18,12 @@ CLUSTER = "cloudtest"
 PATIENCE = 300
 
 
-def hosts_py(*arguments: str, check: bool = True) -> str:
-    """Run tools/hosts.py; what it printed."""
+def run(*argv: str, check: bool = True, **environment: str) -> str:
+    """Run a program in the checkout; what it printed."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tools/hosts.py"), *arguments],
+        argv,
+        cwd=ROOT,
+        env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -29,8 +31,12 @@ def hosts_py(*arguments: str, check: bool = True) -> str:
         check=False,
     )
     if check:
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def hosts_py(*arguments: str, check: bool = True) -> str:
+    return run(sys.executable, str(ROOT / "tools/hosts.py"), *arguments, check=check)
 
 
 class Lab:
@@ -54,20 +60,9 @@ class Lab:
         """Run a playbook; what ansible-playbook printed."""
         playbook = self.folder / "play.yml"
         playbook.write_text(text)
-        program = Path(sys.executable).with_name("ansible-playbook")
-        done = subprocess.run(
-            [str(program), "-i", str(self.inventory), str(playbook), *arguments],
-            cwd=ROOT,
-            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        if check:
-            assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        program = str(Path(sys.executable).with_name("ansible-playbook"))
+        settings = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+        return run(program, "-i", str(self.inventory), str(playbook), *arguments, check=check, **settings)
 
     def down(self) -> None:
         hosts_py("down", "--cluster", self.cluster, "--all")

@@ -78,14 +78,7 @@ def cluster(minor: str, tmp_path: Path) -> Iterator[SecureCluster]:
 
 
 def access(cluster: SecureCluster, **more: t.Any) -> dict[str, t.Any]:
-    return {
-        "endpoints": cluster.urls,
-        "ca_cert": str(cluster.authority.cert),
-        "client_cert": str(cluster.client.cert),
-        "client_key": str(cluster.client.key),
-        "timeout": 30,
-        **more,
-    }
+    return cluster.access(**{"timeout": 30, **more})
 
 
 def test_a_member_is_added_promoted_moved_to_and_removed(

@@ -43,25 +43,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureCluster]
     yield from secure_cluster_or_skip(tmp_path_factory.mktemp("cluster"), 3)
 
 
-def access(cluster: SecureCluster, **more: t.Any) -> dict[str, t.Any]:
-    return {
-        "endpoints": cluster.urls,
-        "ca_cert": str(cluster.authority.cert),
-        "client_cert": str(cluster.client.cert),
-        "client_key": str(cluster.client.key),
-        **more,
-    }
-
-
 def plain_client(cluster: SecureCluster, **more: t.Any) -> EtcdClient:
     defaults = {"username": None, "password": None, "request_timeout": 5.0, "timeout": 60.0}
-    return etcd_client({**access(cluster), **defaults, **more})
+    return etcd_client({**cluster.access(), **defaults, **more})
 
 
 def test_keys_are_made_changed_deleted_and_left_alone(cluster: SecureCluster, run_module: Run) -> None:
-    first = run_module("etcd_kv", keys={"/t/a": "1", "/t/b": "zwei"}, **access(cluster))
+    first = run_module("etcd_kv", keys={"/t/a": "1", "/t/b": "zwei"}, **cluster.access())
     assert (first["changed"], first["created"]) == (True, ["/t/a", "/t/b"])
-    again = run_module("etcd_kv", keys={"/t/a": "1", "/t/b": "zwei"}, **access(cluster))
+    again = run_module("etcd_kv", keys={"/t/a": "1", "/t/b": "zwei"}, **cluster.access())
     assert (again["changed"], again["revision"]) == (False, first["revision"])
     keys = [
         {"key": "/t/a", "value": "2"},
@@ -69,8 +59,8 @@ def test_keys_are_made_changed_deleted_and_left_alone(cluster: SecureCluster, ru
         {"key": "/t/c", "value_base64": "/wA="},
         {"key": "/t/d", "value": ""},
     ]
-    check = run_module("etcd_kv", keys=keys, _ansible_check_mode=True, _ansible_diff=True, **access(cluster))
-    done = run_module("etcd_kv", keys=keys, _ansible_diff=True, **access(cluster))
+    check = run_module("etcd_kv", keys=keys, _ansible_check_mode=True, _ansible_diff=True, **cluster.access())
+    done = run_module("etcd_kv", keys=keys, _ansible_diff=True, **cluster.access())
     for result in (check, done):
         assert (result["created"], result["updated"], result["deleted"]) == (["/t/c", "/t/d"], ["/t/a"], ["/t/b"])
         assert result["diff"] == {
@@ -79,28 +69,28 @@ def test_keys_are_made_changed_deleted_and_left_alone(cluster: SecureCluster, ru
         }
     # one transaction is one revision
     assert done["revision"] == check["revision"] + 1
-    read = run_module("etcd_kv_info", prefixes=["/t/"], keys=["/none"], **access(cluster))
+    read = run_module("etcd_kv_info", prefixes=["/t/"], keys=["/none"], **cluster.access())
     assert read["data"] == {"/t/a": "2", "/t/d": ""}
     assert [(kv["key"], kv["version"]) for kv in read["kvs"]] == [("/t/a", 2), ("/t/c", 1), ("/t/d", 1)]
 
 
 def test_a_thousand_keys_and_their_prefix(cluster: SecureCluster, run_module: Run) -> None:
     keys = {f"/many/{number:04}": f"value {number}" for number in range(1100)}
-    assert len(run_module("etcd_kv", keys=keys, **access(cluster))["created"]) == 1100
-    assert run_module("etcd_kv", keys=keys, **access(cluster))["changed"] is False
-    assert run_module("etcd_kv_info", prefixes=["/many/"], **access(cluster))["data"] == keys
-    part = run_module("etcd_kv_info", prefixes=["/many/"], limit=7, keys_only=True, **access(cluster))
+    assert len(run_module("etcd_kv", keys=keys, **cluster.access())["created"]) == 1100
+    assert run_module("etcd_kv", keys=keys, **cluster.access())["changed"] is False
+    assert run_module("etcd_kv_info", prefixes=["/many/"], **cluster.access())["data"] == keys
+    part = run_module("etcd_kv_info", prefixes=["/many/"], limit=7, keys_only=True, **cluster.access())
     assert (len(part["kvs"]), part["count"]) == (7, 1100)
-    gone = run_module("etcd_kv", keys=[{"key": "/many/", "prefix": True, "state": "absent"}], **access(cluster))
+    gone = run_module("etcd_kv", keys=[{"key": "/many/", "prefix": True, "state": "absent"}], **cluster.access())
     assert len(gone["deleted"]) == 1100
     assert gone["revision"] == part["revision"] + 1
 
 
 def test_values_of_three_megabytes_go_in_several_transactions(cluster: SecureCluster, run_module: Run) -> None:
     keys = {f"/large/{number}": str(number) * 300_000 for number in range(10)}
-    assert len(run_module("etcd_kv", keys=keys, **access(cluster))["created"]) == 10
-    assert run_module("etcd_kv_info", prefixes=["/large/"], **access(cluster))["data"] == keys
-    refused = run_module("etcd_kv", keys={"/large/x": "x" * 2_000_000}, **access(cluster))
+    assert len(run_module("etcd_kv", keys=keys, **cluster.access())["created"]) == 10
+    assert run_module("etcd_kv_info", prefixes=["/large/"], **cluster.access())["data"] == keys
+    refused = run_module("etcd_kv", keys={"/large/x": "x" * 2_000_000}, **cluster.access())
     assert "etcdserver: request is too large" in refused["msg"]
     assert "--max-request-bytes" in refused["msg"]
 
@@ -141,7 +131,7 @@ def test_clients_without_the_right_certificate_are_told_what_is_wrong(
         ({"client_key": str(other.key)}, "are not a PEM certificate and its unencrypted key (key values mismatch)"),
         ({"endpoints": [cluster.urls[0].replace("https", "http")]}, "write https://"),
     ):
-        result = run_module("etcd_kv", keys={"/t/x": "1"}, **access(cluster, **options))
+        result = run_module("etcd_kv", keys={"/t/x": "1"}, **cluster.access(**options))
         assert words in result["msg"], options
         assert "exception" not in result
 
@@ -150,9 +140,9 @@ def test_a_member_that_dies_is_passed_over(cluster: SecureCluster, run_module: R
     victim = cluster.members[0]
     victim.kill()
     try:
-        assert run_module("etcd_kv", keys={"/t/after": "death"}, **access(cluster))["changed"] is True
+        assert run_module("etcd_kv", keys={"/t/after": "death"}, **cluster.access())["changed"] is True
         # nobody answers for it, and its endpoint alone is not enough
-        alone = run_module("etcd_kv", keys={"/t/after": "x"}, **access(cluster, endpoints=[victim.url]))
+        alone = run_module("etcd_kv", keys={"/t/after": "x"}, **cluster.access(endpoints=[victim.url]))
         assert "connection refused" in alone["msg"]
     finally:
         victim.start()
@@ -163,7 +153,7 @@ def test_without_a_majority_nothing_is_claimed(cluster: SecureCluster, run_modul
     for member in cluster.members[:2]:
         member.kill()
     try:
-        short = access(cluster, request_timeout=1.0, timeout=4.0)
+        short = cluster.access(request_timeout=1.0, timeout=4.0)
         result = run_module("etcd_kv", keys={"/t/minority": "x"}, **short)
         assert result["failed"] is True
         assert "check that a majority of the members runs" in result["msg"]
@@ -172,7 +162,7 @@ def test_without_a_majority_nothing_is_claimed(cluster: SecureCluster, run_modul
             member.start()
         for member in cluster.members:
             cluster.wait(member)
-    assert run_module("etcd_kv_info", keys=["/t/minority"], **access(cluster))["kvs"] == []
+    assert run_module("etcd_kv_info", keys=["/t/minority"], **cluster.access())["kvs"] == []
 
 
 @pytest.fixture
@@ -182,7 +172,7 @@ def small(tmp_path: Path) -> Iterator[SecureCluster]:
 
 def test_a_server_certificate_without_client_usage_is_explained(tmp_path: Path, run_module: Run) -> None:
     for cluster in secure_cluster_or_skip(tmp_path, 1, server_usages="serverAuth"):
-        result = run_module("etcd_kv", keys={"/t/a": "1"}, **access(cluster, timeout=5))
+        result = run_module("etcd_kv", keys={"/t/a": "1"}, **cluster.access(timeout=5))
         assert "must allow client authentication, too" in result["msg"]
 
 
@@ -190,23 +180,23 @@ def test_users_and_their_tokens(small: SecureCluster, run_module: Run) -> None:
     client = plain_client(small)
     admin = {"username": "root", "password": "correct-horse"}
     # off yet: a user does no harm
-    assert run_module("etcd_kv", keys={"/t/a": "1"}, **access(small, **admin))["changed"] is True
+    assert run_module("etcd_kv", keys={"/t/a": "1"}, **small.access(**admin))["changed"] is True
     client.call("/auth/user/add", {"name": "root", "password": "correct-horse"}, write=True)
     client.call("/auth/role/add", {"name": "root"}, write=True)
     client.call("/auth/user/grant", {"user": "root", "role": "root"}, write=True)
     client.call("/auth/user/add", {"name": "ann", "password": "pass-of-ann"}, write=True)
     client.call("/auth/enable", {}, write=True)
-    named = run_module("etcd_kv", keys={"/t/a": "2"}, **access(small, **admin))
+    named = run_module("etcd_kv", keys={"/t/a": "2"}, **small.access(**admin))
     assert "refusal of a client certificate with a common name" in named["msg"]
     small.client = small.authority.issue("nameless", "clientAuth", "/O=flotilla")
-    without = run_module("etcd_kv", keys={"/t/a": "2"}, **access(small))
+    without = run_module("etcd_kv", keys={"/t/a": "2"}, **small.access())
     assert "its authentication is on: give username and password" in without["msg"]
-    wrong = run_module("etcd_kv", keys={"/t/a": "2"}, **access(small, username="root", password="wrong-horse"))
+    wrong = run_module("etcd_kv", keys={"/t/a": "2"}, **small.access(username="root", password="wrong-horse"))
     assert "correct username and password" in wrong["msg"]
     assert "wrong-horse" not in str(wrong)
-    ann = run_module("etcd_kv", keys={"/t/a": "2"}, **access(small, username="ann", password="pass-of-ann"))
+    ann = run_module("etcd_kv", keys={"/t/a": "2"}, **small.access(username="ann", password="pass-of-ann"))
     assert "grant the user a role that allows it" in ann["msg"]
-    right = run_module("etcd_kv", keys={"/t/a": "2"}, **access(small, **admin))
+    right = run_module("etcd_kv", keys={"/t/a": "2"}, **small.access(**admin))
     assert right["updated"] == ["/t/a"]
     # members forget their tokens when they restart; the client fetches another
     kept = plain_client(small, **admin)
@@ -220,7 +210,7 @@ def test_users_and_their_tokens(small: SecureCluster, run_module: Run) -> None:
 def test_as_ansible_runs_it(small: SecureCluster, tmp_path: Path) -> None:
     """Through a playbook: action group, check mode, diff; sensitive values show nowhere, however verbose it is."""
     values = {"/secret/pw": "swordfish-1", "/secret/key": "swordfish-2"}
-    defaults = {"group/flotilla.cluster.etcd": access(small)}
+    defaults = {"group/flotilla.cluster.etcd": small.access()}
     task = {"flotilla.cluster.etcd_kv": {"keys": "{{ secrets }}", "sensitive": True}}
     show = {"flotilla.cluster.etcd_kv": {"keys": {"/plain": "seen"}}}
     play = {

@@ -164,6 +164,16 @@ class SecureCluster:
     def urls(self) -> list[str]:
         return [member.url for member in self.members]
 
+    def access(self, **more: Any) -> dict[str, Any]:
+        """Parameters by which a module reaches the cluster."""
+        return {
+            "endpoints": self.urls,
+            "ca_cert": str(self.authority.cert),
+            "client_cert": str(self.client.cert),
+            "client_key": str(self.client.key),
+            **more,
+        }
+
     def start(self) -> None:
         for member in self.members:
             member.start()

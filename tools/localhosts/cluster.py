@@ -95,15 +95,7 @@ class Result:
 
 def up(order: Order, progress: Progress) -> Result:
     """Make a cluster, or complete one: hosts that run are left alone, others are switched on with their disks."""
-    plan.check_cluster_name(order.cluster)
-    if order.hosts is not None:
-        plan.check_count(order.hosts)
-    layers = ensure_image(order.packages, order.suite, False, progress)
-    with _lock(order.cluster, progress):
-        cluster = _planned(order, layers, progress)
-        network.raise_limits(progress)
-        mtu = network.machine_mtu()
-        network.raise_bridge(cluster, mtu)
+    with _laid_out(order, progress) as (cluster, mtu):
         off = [host for host in cluster.hosts if not guest.is_running(guest.Place(cluster.name, host.name))]
         _boot(cluster, off, mtu, order.timeout, progress, order.files)
         running = len(cluster.hosts) - len(off)
@@ -114,6 +106,13 @@ def up(order: Order, progress: Progress) -> Result:
 
 def prepare(order: Order, progress: Progress) -> Cluster:
     """Settle what ``up`` would: names, addresses, keys, inventory, the network. No host is switched on."""
+    with _laid_out(order, progress) as (cluster, _mtu):
+        return cluster
+
+
+@contextlib.contextmanager
+def _laid_out(order: Order, progress: Progress) -> Iterator[tuple[Cluster, int]]:
+    """The cluster as ordered with its image and network, and the network's MTU; nobody else changes it meanwhile."""
     plan.check_cluster_name(order.cluster)
     if order.hosts is not None:
         plan.check_count(order.hosts)
@@ -121,8 +120,9 @@ def prepare(order: Order, progress: Progress) -> Cluster:
     with _lock(order.cluster, progress):
         cluster = _planned(order, layers, progress)
         network.raise_limits(progress)
-        network.raise_bridge(cluster, network.machine_mtu())
-        return cluster
+        mtu = network.machine_mtu()
+        network.raise_bridge(cluster, mtu)
+        yield cluster, mtu
 
 
 def _planned(order: Order, layers: Sequence[str], progress: Progress) -> Cluster:
