@@ -18,7 +18,7 @@ import typing as t
 from ansible_collections.flotilla.cluster.plugins.module_utils import _cloud_model as models
 from ansible_collections.flotilla.cluster.plugins.module_utils import _cloud_render as renderers
 from ansible_collections.flotilla.cluster.plugins.module_utils._cloud_model import Directory, File, Model, Unit, User
-from ansible_collections.flotilla.cluster.plugins.module_utils._host_plan import PathState, UnitState
+from ansible_collections.flotilla.cluster.plugins.module_utils._host_plan import PathState, UnitState, owner_differs
 
 MANIFEST = "/var/lib/flotilla/cloud-config.json"
 _UNIT_FOLDERS = ("/etc/systemd/system/", "/run/systemd/system/")
@@ -183,10 +183,6 @@ def _merged(file: File, existing: bytes | None) -> File:
     return file._replace(content=models.environment_file(ours, before).encode(), append=False)
 
 
-def _owner_differs(one: File | Directory, found: PathState) -> bool:
-    return one.owner not in (found.owner, str(found.uid)) or one.group not in (found.group, str(found.gid))
-
-
 def _files(desired: Desired, observed: Observed) -> tuple[list[File], list[File], list[str]]:
     write, fix, problems = [], [], []
     wanted = list(desired.files)
@@ -200,7 +196,7 @@ def _files(desired: Desired, observed: Observed) -> tuple[list[File], list[File]
             problems.append(f"{file.path} should be a file but is a directory; move it away")
         elif found.kind != "file" or found.content != file.content:
             write.append(file)
-        elif found.mode != file.mode or _owner_differs(file, found):
+        elif found.mode != file.mode or owner_differs(file.owner, file.group, found):
             fix.append(file)
     return write, fix, problems
 
@@ -211,7 +207,7 @@ def _directories(desired: Desired, observed: Observed) -> tuple[list[Directory],
         found = observed.paths.get(one.path, PathState())
         if found.kind not in ("absent", "directory"):
             problems.append(f"{one.path} should be a directory but is a {found.kind}; move it away")
-        elif found.kind == "absent" or found.mode != one.mode or _owner_differs(one, found):
+        elif found.kind == "absent" or found.mode != one.mode or owner_differs(one.owner, one.group, found):
             make.append(one)
     return make, problems
 

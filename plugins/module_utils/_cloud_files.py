@@ -13,6 +13,7 @@ import re
 import typing as t
 
 from ansible_collections.flotilla.cluster.plugins.module_utils import _host_system as system
+from ansible_collections.flotilla.cluster.plugins.module_utils._host_plan import difference
 
 HIDDEN = "(not shown: it holds secrets)\n"
 
@@ -65,18 +66,18 @@ class Writer:
                 differences.append(self._shown(name, before, text))
             elif found.mode != self.mode:
                 fix.append(name)
-                differences.append(_difference(name, f"mode: {found.mode:04o}\n", f"mode: {self.mode:04o}\n"))
+                differences.append(difference(name, f"mode: {found.mode:04o}\n", f"mode: {self.mode:04o}\n"))
         remove = [
             name
             for name in owned
             if name not in files and system.look_at_path(os.path.join(self.directory, name), False).kind == "file"
         ]
-        differences += [_difference(name, "present\n", "absent\n") for name in remove]
+        differences += [difference(name, "present\n", "absent\n") for name in remove]
         return Plan(write, fix, remove, differences)
 
     def _shown(self, name: str, before: bytes | None, after: str) -> dict[str, str]:
         old = "" if before is None else before.decode("utf-8", "replace")
-        return _difference(name, HIDDEN if self.hide and old else old, HIDDEN if self.hide else after)
+        return difference(name, HIDDEN if self.hide and old else old, HIDDEN if self.hide else after)
 
     def apply(self, plan: Plan) -> None:
         """Carry out a plan; each file is replaced whole.
@@ -95,7 +96,3 @@ class Writer:
                 os.unlink(os.path.join(self.directory, name))
         except OSError as error:
             raise system.HostError(f"{error.filename}: {error.strerror}") from error
-
-
-def _difference(name: str, before: str, after: str) -> dict[str, str]:
-    return {"before_header": name, "after_header": name, "before": before, "after": after}

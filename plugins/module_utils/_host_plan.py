@@ -300,7 +300,13 @@ def restart_reasons(desired: Desired, observed: Observed) -> list[str]:
     return reasons
 
 
-def _owner_differs(owner: str, group: str, found: PathState) -> bool:
+def difference(name: str, before: str, after: str) -> dict[str, str]:
+    """One entry of what Ansible prints with --diff."""
+    return {"before_header": name, "after_header": name, "before": before, "after": after}
+
+
+def owner_differs(owner: str, group: str, found: PathState) -> bool:
+    """Whether a path belongs to others than these, which are names or numbers."""
     return owner not in (found.owner, str(found.uid)) or group not in (found.group, str(found.gid))
 
 
@@ -315,7 +321,7 @@ def _plan_files(desired: Desired, observed: Observed) -> tuple[list[FileSpec], l
             problems.append(f"{spec.path} should be a file but is a {kind}; move it away.")
         elif found.kind != "file" or found.content != spec.content:
             write.append(spec)
-        elif found.mode != spec.mode or _owner_differs(spec.owner, spec.group, found):
+        elif found.mode != spec.mode or owner_differs(spec.owner, spec.group, found):
             fix.append(spec)
     return write, fix, problems
 
@@ -327,7 +333,7 @@ def _plan_directories(desired: Desired, observed: Observed) -> tuple[list[Direct
         found = observed.paths.get(spec.path, PathState())
         if found.kind not in ("absent", "directory"):
             problems.append(f"{spec.path} should be a directory but is a {found.kind}; move it away.")
-        elif found.kind == "absent" or found.mode != spec.mode or _owner_differs(spec.owner, spec.group, found):
+        elif found.kind == "absent" or found.mode != spec.mode or owner_differs(spec.owner, spec.group, found):
             make.append(spec)
     return make, problems
 

@@ -377,7 +377,7 @@ def _content_difference(spec: plans.FileSpec, found: plans.PathState) -> dict[st
         before, after = _text(found.content), _text(spec.content)
     if found.kind == "link":
         before = f"(link to {found.target})\n"
-    return {"before_header": spec.path, "after_header": spec.path, "before": before, "after": after}
+    return plans.difference(spec.path, before, after)
 
 
 def differences(desired: plans.Desired, observed: plans.Observed, plan: plans.Plan) -> list[dict[str, str]]:
@@ -387,33 +387,18 @@ def differences(desired: plans.Desired, observed: plans.Observed, plan: plans.Pl
     for spec in fixes:
         found = observed.paths.get(spec.path, plans.PathState())
         before = "" if found.kind == "absent" else _attributes(found.owner, found.group, found.mode)
-        shown.append(
-            {
-                "before_header": spec.path,
-                "after_header": spec.path,
-                "before": before,
-                "after": _attributes(spec.owner, spec.group, spec.mode),
-            }
-        )
+        shown.append(plans.difference(spec.path, before, _attributes(spec.owner, spec.group, spec.mode)))
     links = [(link.path, link.target) for link in plan.links] + [
         (tree.link_path, tree.version) for tree in plan.switches
     ]
     for path, target in links:
         found = observed.paths.get(path, plans.PathState())
         before = f"{found.target}\n" if found.kind == "link" else ""
-        shown.append({"before_header": path, "after_header": path, "before": before, "after": f"{target}\n"})
-    for path in (*plan.remove, *plan.prune):
-        shown.append({"before_header": path, "after_header": path, "before": "present\n", "after": "absent\n"})
+        shown.append(plans.difference(path, before, f"{target}\n"))
+    shown += [plans.difference(path, "present\n", "absent\n") for path in (*plan.remove, *plan.prune)]
     before_lines, after_lines = _state_lines(desired, observed, plan)
     if before_lines != after_lines:
-        shown.append(
-            {
-                "before_header": desired.name,
-                "after_header": desired.name,
-                "before": "".join(before_lines),
-                "after": "".join(after_lines),
-            }
-        )
+        shown.append(plans.difference(desired.name, "".join(before_lines), "".join(after_lines)))
     return shown
 
 

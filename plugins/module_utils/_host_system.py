@@ -314,7 +314,8 @@ def _sync_directory(path: str) -> None:
         os.close(handle)
 
 
-def _owner_ids(owner: str, group: str) -> tuple[int, int]:
+def owner_ids(owner: str, group: str) -> tuple[int, int]:
+    """The numbers of an owner and a group given by name or number; KeyError when there are none of that name."""
     uid = int(owner) if owner.isdigit() else pwd.getpwnam(owner).pw_uid
     gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
     return uid, gid
@@ -380,7 +381,7 @@ def stage_files(specs: t.Sequence[FileSpec]) -> list[tuple[str, FileSpec]]:
     try:
         for spec in specs:
             os.makedirs(os.path.dirname(spec.path), mode=0o755, exist_ok=True)
-            staged.append((stage(spec.path, spec.content, spec.mode, _owner_ids(spec.owner, spec.group)), spec))
+            staged.append((stage(spec.path, spec.content, spec.mode, owner_ids(spec.owner, spec.group)), spec))
             check_content(spec, staged[-1][0])
     except (HostError, OSError):
         unstage(staged)
@@ -455,7 +456,7 @@ def _make_directories(plan: Plan) -> None:
         os.makedirs(os.path.dirname(spec.path), mode=0o755, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             os.mkdir(spec.path, 0o700)
-        os.chown(spec.path, *_owner_ids(spec.owner, spec.group), follow_symlinks=False)
+        os.chown(spec.path, *owner_ids(spec.owner, spec.group), follow_symlinks=False)
         os.chmod(spec.path, spec.mode)
 
 
@@ -493,7 +494,7 @@ def write_plan(plan: Plan, mark_pending: t.Callable[[], None]) -> None:
     for directory in directories:
         _sync_directory(directory)
     for spec in plan.attributes:
-        os.chown(spec.path, *_owner_ids(spec.owner, spec.group), follow_symlinks=False)
+        os.chown(spec.path, *owner_ids(spec.owner, spec.group), follow_symlinks=False)
         os.chmod(spec.path, spec.mode)
     links = [*plan.links, *(LinkSpec(tree.link_path, tree.version) for tree in plan.switches)]
     for link in links:

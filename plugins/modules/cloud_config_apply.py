@@ -103,7 +103,6 @@ import json
 import os
 import pwd
 import socket
-import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -112,7 +111,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils import _cloud_app
 from ansible_collections.flotilla.cluster.plugins.module_utils import _cloud_lint as lint
 from ansible_collections.flotilla.cluster.plugins.module_utils import _cloud_model as models
 from ansible_collections.flotilla.cluster.plugins.module_utils import _host_system as system
-from ansible_collections.flotilla.cluster.plugins.module_utils._host_plan import UnitState
+from ansible_collections.flotilla.cluster.plugins.module_utils._host_plan import difference
 from ansible_collections.flotilla.cluster.plugins.module_utils._host_system import HostError
 
 HIDDEN = "(not shown: only its owner may read it)\n"
@@ -166,24 +165,17 @@ def read_accounts(names: t.Iterable[str]) -> dict[str, apply.Account]:
     return found
 
 
-def read_units(names: t.Sequence[str]) -> dict[str, UnitState]:
-    """What systemd says of units."""
-    if not names:
-        return {}
-    properties = ",".join(system.UNIT_PROPERTIES)
-    shown = system.must(["systemctl", "show", f"--property={properties}", "--", *names], "asking systemd")
-    return system.parse_units(names, shown.stdout, time.time(), time.monotonic() * 1e6)
-
-
 def look(desired: apply.Desired) -> apply.Observed:
     """The host as it is."""
     manifest = read_manifest()
     names = {user.name for user in desired.users} | set(manifest.keys)
+    units = list(dict.fromkeys([*apply.units_of(desired, manifest), *_touched_sections(desired)]))
     return apply.Observed(
         paths={path: system.look_at_path(path, True) for path in apply.paths_of(desired, manifest)},
         accounts=read_accounts(names),
         groups=frozenset(group.gr_name for group in grp.getgrall()),
-        units=read_units(list(dict.fromkeys([*apply.units_of(desired, manifest), *_touched_sections(desired)]))),
+        # without a name systemd would tell of itself
+        units=system.look_at_units(units) if units else {},
         hostname=socket.gethostname(),
         manifest=manifest,
     )
@@ -285,11 +277,9 @@ class Worker:
 
 def _ids(owner: str, group: str) -> tuple[int, int]:
     try:
-        uid = int(owner) if owner.isdigit() else pwd.getpwnam(owner).pw_uid
-        gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+        return system.owner_ids(owner, group)
     except KeyError as error:
         raise HostError(f"there is no user or group of that name: {error}; add it to users or groups") from error
-    return uid, gid
 
 
 def _remove_empty(folder: str) -> None:
@@ -307,16 +297,12 @@ def differences(plan: apply.Plan, observed: apply.Observed) -> list[dict[str, st
         new = file.content.decode("utf-8", "replace")
         if not file.mode & 0o077:
             old, new = HIDDEN if old else "", HIDDEN
-        shown.append(_difference(file.path, old, new))
-    shown += [_difference(path, "", f"link to {target}\n") for path, target in plan.links]
-    shown += [_difference(path, "present\n", "absent\n") for path in plan.remove]
-    shown += [_difference(f"user {user.name}", "", "present\n") for user in plan.users]
+        shown.append(difference(file.path, old, new))
+    shown += [difference(path, "", f"link to {target}\n") for path, target in plan.links]
+    shown += [difference(path, "present\n", "absent\n") for path in plan.remove]
+    shown += [difference(f"user {user.name}", "", "present\n") for user in plan.users]
     lines = [f"{command} {unit}\n" for command, unit in planned(plan)]
-    return [*shown, _difference("units", "", "".join(lines))] if lines else shown
-
-
-def _difference(name: str, before: str, after: str) -> dict[str, str]:
-    return {"before_header": name, "after_header": name, "before": before, "after": after}
+    return [*shown, difference("units", "", "".join(lines))] if lines else shown
 
 
 def planned(plan: apply.Plan) -> list[tuple[str, str]]:
