@@ -395,11 +395,18 @@ class _Planner:
         return sorted(order, key=rank)
 
     def _make_way(self, name: str, host: _Host) -> None:
-        """Take away what the unit replaces; it looks for another machine as soon as it has stopped."""
-        for other in [other for other in host.holds if other in self.placed and other != name]:
-            why = self._refusal(other, self.snap.units[other].needs, host)
-            if why:
-                self._take(other, f"leaves machine {host.machine.id}, which {why}")
+        """Take away what the unit replaces, and what needs that beside it, until nothing changes.
+
+        What is taken away looks for another machine as soon as it has stopped.
+        """
+        again = True
+        while again:
+            again = False
+            for other in [other for other in host.holds if other in self.placed and other != name]:
+                why = self._refusal(other, self.snap.units[other].needs, host)
+                if why:
+                    self._take(other, f"leaves machine {host.machine.id}, which {why}")
+                    again = True
 
     def _still_running(self, name: str) -> str:
         """A present machine that runs the unit, or is still told to, and must have stopped it first; or ""."""

@@ -223,6 +223,16 @@ def test_replaces_does_not_ignore_what_the_other_asks_for() -> None:
     assert "which replaces it" in w.why("old.service")
 
 
+def test_what_is_beside_a_replaced_unit_leaves_with_it() -> None:
+    w = world(unit("web@1.service"), unit("db.service", MachineOf="web@1.service"), machines="a")
+    assert w.where("db.service") == A
+    w.units["a.service"] = unit("a.service", Replaces="web@1.service")
+    w.step()
+    check(w)
+    assert w.where("db.service") == ""
+    assert "does not run web@1.service" in w.why("db.service")
+
+
 def test_two_that_replace_each_other_are_left_alone() -> None:
     w = world(unit("x.service", Replaces="y.service"), unit("y.service", Replaces="x.service"), machines="a")
     assert w.where("x.service") == w.where("y.service") == A
