@@ -425,6 +425,31 @@ class EtcdClient:
         )
         return TxnResult(succeeded, answer.object("header").integer("revision"), ranges)
 
+    # -- leases
+
+    def lease_grant(self, lease: int, ttl: int) -> int:
+        """Makes a lease with an id that the caller has chosen; returns its seconds, at least what etcd allows."""
+        # not a write: one that is there twice, or for nothing, ends by itself
+        try:
+            return self.call("/lease/grant", {"ID": str(lease), "TTL": str(ttl)}).integer("TTL")
+        except EtcdError as error:
+            if error.code == FAILED_PRECONDITION and "already exists" in error.message:
+                # made by a request whose answer was lost
+                return self.lease_ttl(lease)
+            raise
+
+    def lease_revoke(self, lease: int) -> None:
+        """Ends a lease, and with it all keys that are bound to it."""
+        self.call("/lease/revoke", {"ID": str(lease)})
+
+    def lease_ttl(self, lease: int) -> int:
+        """The seconds that a lease was granted, 0 for one that is no longer there."""
+        return self.call("/lease/timetolive", {"ID": str(lease)}).integer("grantedTTL")
+
+    def lease_renew(self, lease: int) -> bool:
+        """Starts the time of a lease anew; False when it is no longer there."""
+        return any(result.integer("TTL") > 0 for result in self.stream("/lease/keepalive", {"ID": str(lease)}))
+
     # -- the cluster
 
     def member_list(self) -> list[Member]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: etcd_kv
-short_description: Write and delete many keys of etcd in one call
+short_description: Write, compare and delete many keys of etcd in one call
 version_added: 1.0.0
 description:
   - Makes keys of etcd have the values asked for, or makes them not exist.
@@ -17,6 +17,10 @@ description:
   - Only keys that differ are written. Each write holds only if its key still is what was read before; if someone else
     was faster, the keys are read again and the rest is decided anew.
   - After a write that got no answer, the keys are read before it is tried again.
+  - With O(prune) the keys below a prefix become exactly those that are listed.
+  - An entry with a condition is written only if its key is what the condition says (compare-and-swap). The conditions
+    of all entries are looked at before anything is written. A key that has the wanted value already is right, whatever
+    the condition, so that a second run changes nothing.
 author:
   - flotilla.cluster contributors (@flotilla-cluster)
 extends_documentation_fragment:
@@ -37,7 +41,15 @@ options:
     description:
       - Either a mapping of keys to values, or a list of entries.
       - An entry is a mapping with C(key), and with C(value), text or a whole number, or C(value_base64), any bytes in
-        base64. It may have a C(state) of its own, V(present) or V(absent), which wins over O(state).
+        base64, or C(value_file), the path of a file on the host that runs the module, whose bytes are the value.
+        It may have a C(state) of its own, V(present) or V(absent), which wins over O(state).
+      - With C(ttl), in seconds, the key ends after that time, unless the task runs again before; it is bound to a lease
+        that is granted so long. A key that has its value and such a lease already is no change, only its time starts
+        anew. With C(ttl=0) a key is bound to no lease; without C(ttl) the lease of a key that has its value is left
+        alone.
+      - A condition is C(if_value) or C(if_value_base64), the value that the key has to have, or C(if_revision), the
+        C(mod_revision) that it has to have, as M(flotilla.cluster.etcd_kv_info) returns it. C(if_revision=0) stands for
+        a key that must not exist.
       - An entry with C(state=absent) has no value. With C(prefix=true) it stands for all keys that begin with C(key),
         which are deleted at one stroke.
       - With O(state=absent) the list may name keys alone.
@@ -51,6 +63,21 @@ options:
     type: str
     choices: [present, absent]
     default: present
+  prune:
+    description:
+      - Prefixes below which no other keys are to be. Keys that begin with one of them and that O(keys) does not name
+        are deleted, each only if nobody changes it meanwhile.
+      - With O(keys) empty these are all keys below it.
+    type: list
+    elements: str
+    default: []
+  on_mismatch:
+    description:
+      - What to do when the condition of an entry does not hold.
+      - V(fail) writes nothing and fails, V(skip) leaves that key alone and writes the others.
+    type: str
+    choices: [fail, skip]
+    default: fail
   sensitive:
     description:
       - Keeps the values out of the diff, and out of the arguments that a verbose run shows.
@@ -59,7 +86,7 @@ options:
     type: bool
     default: false
 notes:
-  - A key that is bound to a lease and gets another value is no longer bound to it.
+  - A key that is bound to a lease and gets another value is no longer bound to it, unless its entry has a C(ttl).
 seealso:
   - module: flotilla.cluster.etcd_kv_info
 """
@@ -90,6 +117,30 @@ EXAMPLES = r"""
         prefix: true
         state: absent
 
+- name: Make the flags of an application exactly these
+  flotilla.cluster.etcd_kv:
+    keys:
+      /app/flags/dark: "on"
+      /app/flags/beta: "off"
+    prune: [/app/flags/]
+
+- name: Move on from one version to the next, unless somebody else did
+  flotilla.cluster.etcd_kv:
+    keys:
+      - {key: /app/version, value: "2.1", if_value: "2.0"}
+
+- name: Write what a new application begins with, and leave alone what somebody has set
+  flotilla.cluster.etcd_kv:
+    keys:
+      - {key: /app/listen, value: "0.0.0.0:8080", if_revision: 0}
+      - {key: /app/logo, value_file: /usr/share/app/logo.png, if_revision: 0}
+    on_mismatch: skip
+
+- name: Say for ten minutes that this host is being worked on
+  flotilla.cluster.etcd_kv:
+    keys:
+      - {key: "/maintenance/{{ inventory_hostname }}", value: playbook, ttl: 600}
+
 - name: Delete some keys
   flotilla.cluster.etcd_kv:
     keys: [/app/a, /app/b]
@@ -113,6 +164,11 @@ deleted:
   returned: success
   type: list
   elements: str
+skipped:
+  description: Keys whose condition did not hold and that were left alone, with O(on_mismatch=skip).
+  returned: success
+  type: list
+  elements: str
 revision:
   description:
     - Revision of etcd's store after the last write, or if there was none when the keys were read.
@@ -131,7 +187,12 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     ETCD_REQUIRED_TOGETHER,
     etcd_client,
 )
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_kv import apply, parse_wanted, results
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_kv import (
+    apply,
+    parse_prune,
+    parse_wanted,
+    results,
+)
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import answer
 
 
@@ -152,8 +213,17 @@ def guard_values(module: AnsibleModule) -> t.Any:
 def run(module: AnsibleModule, keys: t.Any) -> dict[str, t.Any]:
     sensitive, diff = module.params["sensitive"], module._diff
     wanted = parse_wanted(keys, module.params["state"])
+    prune = parse_prune(module.params["prune"], wanted)
     with closing(etcd_client(module.params)) as client:
-        outcome = apply(client, wanted, check=module.check_mode, values=diff and not sensitive)
+        outcome = apply(
+            client,
+            wanted,
+            check=module.check_mode,
+            values=diff and not sensitive,
+            prune=prune,
+            skip=module.params["on_mismatch"] == "skip",
+            show=not sensitive,
+        )
     return results(outcome, sensitive=sensitive, diff=diff)
 
 
@@ -163,6 +233,8 @@ def main() -> None:
             **ETCD_ARGUMENTS,
             "keys": {"type": "raw", "required": True, "no_log": True},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "prune": {"type": "list", "elements": "str", "default": []},
+            "on_mismatch": {"type": "str", "choices": ["fail", "skip"], "default": "fail"},
             "sensitive": {"type": "bool", "default": False},
         },
         required_together=ETCD_REQUIRED_TOGETHER,

@@ -253,3 +253,71 @@ def test_a_key_is_waited_for(cluster: SecureCluster, run_module: Run) -> None:
     assert run_module("etcd_wait", key="/w", **here)["waited"] < 1
     late = run_module("etcd_wait", key="/w", value="never", **{**here, "timeout": 1.0})
     assert "did not come within 1 s" in late["msg"], late
+
+
+@pytest.fixture
+def single(minor: str, tmp_path: Path) -> Iterator[SecureCluster]:
+    made = SecureCluster(program(minor), tmp_path / "single", 1)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+def test_keys_are_swapped_pruned_and_end_with_their_lease(
+    single: SecureCluster, run_module: Run, tmp_path: Path
+) -> None:
+    here = access(single)
+    binary_file = tmp_path / "binary"
+    binary_file.write_bytes(bytes(range(256)))
+    first = [
+        {"key": "/k/text", "value": "1", "if_revision": 0},
+        {"key": "/k/binary", "value_file": str(binary_file)},
+        {"key": "/k/old", "value": "x"},
+        {"key": "/short", "value": "lived", "ttl": 3},
+    ]
+    made = run_module("etcd_kv", keys=first, **here)
+    assert made.get("created") == ["/k/binary", "/k/old", "/k/text", "/short"], made
+    assert run_module("etcd_kv", keys=first, **here)["changed"] is False
+    read = run_module("etcd_kv_info", prefixes=["/"], **here)
+    kvs = {item["key"]: item for item in read["kvs"]}
+    assert base64.b64decode(kvs["/k/binary"]["value_base64"]) == bytes(range(256))
+    assert kvs["/short"]["lease"] != 0
+
+    swap = {"keys": [{"key": "/k/text", "value": "2", "if_revision": kvs["/k/text"]["mod_revision"]}]}
+    assert run_module("etcd_kv", **swap, _ansible_check_mode=True, **here)["updated"] == ["/k/text"]
+    assert run_module("etcd_kv", **swap, **here)["updated"] == ["/k/text"]
+    assert run_module("etcd_kv", **swap, **here)["changed"] is False
+    late = {"keys": [{"key": "/k/text", "value": "3", "if_value": "1"}, {"key": "/k/more", "value": "x"}]}
+    refused = run_module("etcd_kv", **late, **here)
+    assert "keys entry '/k/text' has '2' since revision" in refused["msg"]
+    skipped = run_module("etcd_kv", **late, on_mismatch="skip", **here)
+    assert (skipped["skipped"], skipped["created"]) == (["/k/text"], ["/k/more"])
+
+    wanted = {"keys": {"/k/text": "2", "/k/new": "n"}, "prune": ["/k/"]}
+    check = run_module("etcd_kv", **wanted, _ansible_check_mode=True, _ansible_diff=True, **here)
+    done = run_module("etcd_kv", **wanted, _ansible_diff=True, **here)
+    for result in (check, done):
+        assert (result["created"], result["deleted"]) == (["/k/new"], ["/k/binary", "/k/more", "/k/old"])
+        assert sorted(result["diff"]["before"]) == ["/k/binary", "/k/more", "/k/old"]
+    assert run_module("etcd_kv", **wanted, **here)["changed"] is False
+
+    end = time.monotonic() + 20
+    while run_module("etcd_kv_info", keys=["/short"], **here)["kvs"]:
+        assert time.monotonic() < end, "the key outlives its lease"
+        time.sleep(0.2)
+    brief = run_module("etcd_kv", keys=[{"key": "/s", "value": "x", "ttl": 1}], **here)
+    assert "leases of this cluster live 2 s at least; give 2 or more" in brief["msg"]
+
+
+def test_hundreds_of_keys_are_synced_and_kept_alive(single: SecureCluster, run_module: Run) -> None:
+    here = access(single)
+    keys = [{"key": f"/many/{number:03}", "value": "x" * 5000, "ttl": 600} for number in range(600)]
+    assert len(run_module("etcd_kv", keys=keys, **here)["created"]) == 600
+    again = run_module("etcd_kv", keys=keys, **here)
+    assert again["changed"] is False
+    fewer = run_module("etcd_kv", keys=keys[::2], prune=["/many/"], **here)
+    assert len(fewer["deleted"]) == 300
+    kept = run_module("etcd_kv_info", prefixes=["/many/"], keys_only=True, **here)
+    assert len({item["lease"] for item in kept["kvs"]}) == 1

@@ -59,8 +59,26 @@ class MemoryEtcd(EtcdClient):
         self.data = {key: (value, 1) for key, value in data.items()}
         self.troubles = list(troubles)
         self.writes = 0
+        self.leases: dict[int, int] = {}
+        self.bound: dict[bytes, int] = {}
 
-    def write(self, key: bytes, value: bytes | None) -> None:
+    def stream(self, path: str, body: dict[str, t.Any], **_options: t.Any) -> t.Iterator[Fields]:
+        assert path == "/lease/keepalive"
+        yield Fields(Reply("POST memory", 200, "", b""), {"TTL": str(self.leases.get(int(body["ID"]), 0))})
+
+    def lease_answer(self, path: str, body: dict[str, t.Any]) -> dict[str, t.Any]:
+        lease = int(body["ID"])
+        if path == "/lease/grant":
+            self.leases[lease] = max(2, int(body["TTL"]))
+            return {"TTL": str(self.leases[lease])}
+        if path == "/lease/revoke":
+            del self.leases[lease]
+            return {}
+        assert path == "/lease/timetolive"
+        return {"grantedTTL": str(self.leases.get(lease, 0))}
+
+    def write(self, key: bytes, value: bytes | None, lease: int = 0) -> None:
+        self.bound[key] = lease
         if value is None:
             self.data.pop(key, None)
         else:
@@ -78,6 +96,8 @@ class MemoryEtcd(EtcdClient):
             answer = self.txn_answer(body)
             if trouble == "lost":
                 raise EtcdUncertain("not answered")
+        elif path.startswith("/lease"):
+            answer = self.lease_answer(path, body)
         else:
             answer = self.range_answer(body) if path == "/kv/range" else self.txn_answer(body)
         return Fields(Reply("POST memory", 200, "", b""), answer)
@@ -94,6 +114,7 @@ class MemoryEtcd(EtcdClient):
                 "key": base64.b64encode(key).decode(),
                 "value": "" if body.get("keys_only") else base64.b64encode(self.data[key][0]).decode(),
                 "mod_revision": str(self.data[key][1]),
+                "lease": str(self.bound.get(key, 0)),
             }
             for key in found[:limit]
         ]
@@ -121,7 +142,8 @@ class MemoryEtcd(EtcdClient):
                 responses.append({"response_range": self.range_answer(request)})
                 continue
             for key in self.span(request) if kind == "request_delete_range" else [base64.b64decode(request["key"])]:
-                self.write(key, base64.b64decode(request["value"]) if kind == "request_put" else None)
+                value = base64.b64decode(request["value"]) if kind == "request_put" else None
+                self.write(key, value, int(request.get("lease", 0)))
             responses.append({})
         return {"header": {"revision": str(self.revision)}, "succeeded": True, "responses": responses}
 
@@ -189,3 +211,130 @@ def test_a_prefix_of_many_pages_is_read_whole():
     assert len(etcd.read_prefix(b"p/").kvs) == 2500
     assert [len(etcd.read_prefix(b"p/", limit=limit).kvs) for limit in (1, 1000, 1500, 9999)] == [1, 1000, 1500, 2500]
     assert etcd.read_prefix(b"p/", limit=1500).count == 2500
+
+
+SYNCED = st.dictionaries(st.sampled_from(NAMES), VALUES)
+
+
+@hypothesis.given(STORED, SYNCED, TROUBLES)
+def test_below_a_pruned_prefix_there_is_what_is_listed_and_nothing_else(stored, wanted, troubles):
+    etcd = MemoryEtcd(stored, troubles)
+    found = entries(wanted, False)
+    outcome = _etcd_kv.apply(etcd, found, check=False, values=True, prune=[b"p/"])
+    others = {trouble[0] for trouble in troubles if isinstance(trouble, tuple)}
+    assert {key for key in etcd.data if key[:1] == b"p"} - others == {key for key in wanted if key[:1] == b"p"} - others
+    assert {key for key in stored if key[:1] != b"p"} - others <= set(etcd.data)
+    if not others:
+        gone = {key for key, change in outcome.changes.items() if change.after is None}
+        assert gone == {key for key in stored if key[:1] == b"p"} - set(wanted)
+        again = _etcd_kv.apply(etcd, found, check=False, values=True, prune=[b"p/"])
+        assert again.changes == {}
+
+
+def conditional(key: bytes, wanted: bytes | None, **condition: t.Any) -> _etcd_kv.Wanted:
+    return _etcd_kv.Wanted(key, wanted, condition=_etcd_kv.Condition(**condition))
+
+
+@hypothesis.given(STORED, st.lists(st.one_of(st.none(), OTHERS), max_size=4), VALUES, VALUES)
+def test_a_value_is_swapped_only_for_the_one_expected(stored, troubles, old, new):
+    """Whoever writes when: what is overwritten is what was expected, or the key is as wanted without our doing."""
+    etcd = MemoryEtcd(stored, troubles)
+    history: list[bytes | None] = []
+    write = etcd.write
+
+    def watched(key: bytes, value: bytes | None, lease: int = 0) -> None:
+        if key == b"a" and value == new:
+            history.append(etcd.data[key][0] if key in etcd.data else None)
+        write(key, value, lease)
+
+    etcd.write = watched  # type: ignore[method-assign]
+    try:
+        outcome = _etcd_kv.apply(etcd, [conditional(b"a", new, value=old)], check=False, values=True)
+    except _etcd_kv.KvUnexpected:
+        assert etcd.data.get(b"a", (None, 0))[0] not in (old, new)
+    else:
+        assert etcd.data[b"a"][0] == new
+        if b"a" in outcome.changes:
+            assert history[-1] == old
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        ({"value": b"x"}, True),
+        ({"value": b"y"}, False),
+        ({"revision": 1}, True),
+        ({"revision": 0}, False),
+        ({"revision": 7}, False),
+    ],
+)
+def test_conditions_of_one_key(condition, holds):
+    etcd = MemoryEtcd({b"a": b"x"}, [])
+    wanted = [conditional(b"a", b"z", **condition), _etcd_kv.Wanted(b"b", b"also")]
+    for check in (True, False):
+        if holds:
+            outcome = _etcd_kv.apply(etcd, wanted, check=check, values=True)
+            assert set(outcome.changes) == {b"a", b"b"}
+            continue
+        with pytest.raises(_etcd_kv.KvUnexpected, match="nothing was written"):
+            _etcd_kv.apply(etcd, wanted, check=check, values=True)
+        assert etcd.writes == 0
+        skipped = _etcd_kv.apply(etcd, wanted, check=check, values=True, skip=True)
+        assert (set(skipped.changes), skipped.skipped) == ({b"b"}, (b"a",))
+        etcd.data.pop(b"b", None)
+        etcd.writes = 0
+    # as wanted already: the condition of the run before no longer holds, and need not
+    again = _etcd_kv.apply(MemoryEtcd({b"a": b"z"}, []), wanted[:1], check=False, values=True)
+    assert again.changes == {}
+
+
+def test_what_an_unmet_condition_tells():
+    etcd = MemoryEtcd({b"a": b"secret"}, [])
+    for wanted, show, words in (
+        (
+            conditional(b"a", b"n", value=b"o"),
+            True,
+            "keys entry 'a' has 'secret' since revision 1, and its if_value is",
+        ),
+        (
+            conditional(b"a", b"n", value=b"o"),
+            False,
+            "keys entry 'a' has another value since revision 1, and its if_va",
+        ),
+        (
+            conditional(b"a", b"n", revision=0),
+            False,
+            "keys entry 'a' exists since revision 1, and its if_revision is 0",
+        ),
+        (conditional(b"b", b"n", revision=4), True, "keys entry 'b' does not exist, and its if_revision is 4"),
+    ):
+        with pytest.raises(_etcd_kv.KvUnexpected) as caught:
+            _etcd_kv.apply(etcd, [wanted], check=False, values=True, show=show)
+        assert words in str(caught.value)
+        assert show or "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("troubles", [[], ["lost"], ["dropped"], [(b"b", b"other")]])
+def test_keys_with_a_time_to_live_share_a_lease_that_is_kept(troubles):
+    etcd = MemoryEtcd({b"a": b"1", b"b": b"1"}, troubles)
+    wanted = [_etcd_kv.Wanted(key, b"1", ttl=60) for key in (b"a", b"b", b"c")]
+    outcome = _etcd_kv.apply(etcd, wanted, check=False, values=True)
+    (lease,) = etcd.leases
+    assert [etcd.bound[key] for key in (b"a", b"b", b"c")] == [lease] * 3
+    assert _etcd_kv.results(outcome, sensitive=False, diff=True)["diff"]["after"]["a"] == "1 (for 60 s)"
+    assert _etcd_kv.results(outcome, sensitive=False, diff=True)["updated"] == ["a", "b"]
+    again = _etcd_kv.apply(etcd, wanted, check=False, values=True)
+    assert (again.changes, list(etcd.leases)) == ({}, [lease])
+    # a lease that is left alone, one of another length, and none
+    for ttl, changed in ((None, False), (90, True), (0, True)):
+        outcome = _etcd_kv.apply(etcd, [_etcd_kv.Wanted(b"a", b"1", ttl=ttl)], check=False, values=True)
+        assert bool(outcome.changes) is changed
+        if ttl is not None:
+            assert etcd.leases.get(etcd.bound[b"a"], 0) == ttl
+
+
+def test_a_lease_shorter_than_the_cluster_has_is_refused_and_given_back():
+    etcd = MemoryEtcd({}, [])
+    with pytest.raises(_etcd_kv.OptionError, match="a ttl of 1 s, and leases of this cluster live 2 s at least"):
+        _etcd_kv.apply(etcd, [_etcd_kv.Wanted(b"a", b"1", ttl=1)], check=False, values=True)
+    assert (etcd.leases, etcd.writes) == ({}, 0)

@@ -394,11 +394,15 @@ def test_json_of_a_broken_answer_is_not_repeated(run_module, serve):
         ({"/a": True}, "present", "keys entry '/a' has the boolean true as its value, and etcd stores text"),
         ({"/a": 1.1}, "present", "has the number 1.1 as its value"),
         ({"/a": {"b": 1}}, "present", "has a mapping as its value"),
-        ({"/a": None}, "present", "has neither value nor value_base64"),
+        ({"/a": None}, "present", "has no value; give one of value, value_base64, value_file"),
         ({"": "x"}, "present", "entry 1 of keys has an empty text as its key"),
         (["/a"], "present", "entry 1 of keys is a text; give a mapping with key and value"),
         ([{"key": "/a", "valeu": "x"}], "present", "unknown field 'valeu'; allowed are key, prefix, state, value"),
-        ([{"key": "/a", "value": "x", "value_base64": "eA=="}], "present", "has both value and value_base64"),
+        (
+            [{"key": "/a", "value": "x", "value_base64": "eA=="}],
+            "present",
+            "has value and value_base64; give one of value, value_base64, value_file",
+        ),
         ([{"key": "/a", "value_base64": "x"}], "present", "a value_base64 that is not base64"),
         ([{"key": "/a", "value_base64": 5}], "present", "a value_base64 that is not base64"),
         ([{"key": "/a", "state": "gone"}], "present", "has the state 'gone'; allowed are present and absent"),
@@ -406,6 +410,14 @@ def test_json_of_a_broken_answer_is_not_repeated(run_module, serve):
         ([{"key": "/a", "prefix": "yes"}], "absent", "has a text as prefix; give true or false"),
         ([{"key": "/a", "value": "x"}], "absent", "has a value though its state is absent"),
         ([{"key": "/a", "value": "x"}, {"key": "/a", "value": "y"}], "present", "keys has '/a' twice"),
+        ([{"key": "/a", "value": "x", "ttl": -1}], "present", "has the number -1 as its ttl; give the seconds"),
+        ([{"key": "/a", "value": "x", "ttl": "soon"}], "present", "has a text as its ttl; give the seconds"),
+        ([{"key": "/a", "ttl": 5}], "absent", "has a ttl though its state is absent"),
+        ([{"key": "/a", "value": "x", "if_revision": True}], "present", "has the boolean true as its if_revision"),
+        ([{"key": "/a", "value": "x", "if_value": "y", "if_revision": 1}], "present", "has if_value and if_revision"),
+        ([{"key": "/a", "prefix": True, "if_value": "y"}], "absent", "a condition goes with one key only"),
+        ([{"key": "/a", "value_file": "/nonexistent"}], "present", "/nonexistent, which cannot be read (No such file"),
+        ([{"key": "/a", "value_file": "/"}], "present", "the value_file /, which cannot be read (Is a directory)"),
         (
             [{"key": "/a/", "prefix": True, "state": "absent"}, {"key": "/a/b", "value": "x"}],
             "present",
@@ -510,3 +522,16 @@ def test_info_stops_at_the_limit_and_counts_the_rest(run_module, serve):
 )
 def test_info_refuses_what_cannot_be(run_module, options, words):
     assert words in run_module("etcd_kv_info", endpoints=["http://127.0.0.1:1"], **options)["msg"]
+
+
+@pytest.mark.parametrize(
+    ("prune", "words"),
+    [
+        ([""], "prune has an empty entry, which would be all keys of etcd"),
+        (["/a/", "/a/b/"], "prune entry '/a/b/' overlaps '/a/'"),
+        (["/old/x"], "prune entry '/old/x' overlaps '/old/'"),
+    ],
+)
+def test_bad_prefixes_to_prune(run_module, prune, words):
+    keys = [{"key": "/old/", "prefix": True, "state": "absent"}]
+    assert words in run_module("etcd_kv", endpoints=["http://127.0.0.1:1"], keys=keys, prune=prune)["msg"]
