@@ -26,13 +26,13 @@ attributes:
   check_mode:
     support: full
   diff_mode:
-    support: none
+    support: full
     details:
-      - RV(changes) tells the same.
+      - It shows no password.
   idempotent:
     support: partial
     details:
-      - The password of a user that exists is neither compared nor changed.
+      - The password of a user that exists is neither compared nor changed; M(flotilla.cluster.etcd_user) does that.
 options:
   roles:
     description: Roles, each with all of its permissions.
@@ -60,9 +60,16 @@ options:
             type: str
             required: true
           prefix:
-            description: Whether all keys that begin with O(roles[].permissions[].key) are meant.
+            description:
+              - Whether all keys that begin with O(roles[].permissions[].key) are meant. With an empty key these are all
+                keys.
             type: bool
             default: false
+          range_end:
+            description:
+              - The first key after O(roles[].permissions[].key) that is no longer meant, for a range. A single zero
+                byte stands for the end of all keys.
+            type: str
   users:
     description:
       - Users, each with all of its roles.
@@ -76,7 +83,7 @@ options:
         type: str
         required: true
       password:
-        description: Password that a user gets when it is made. To change one, remove the user first.
+        description: Password that a user gets when it is made.
         type: str
         required: true
       roles:
@@ -88,7 +95,8 @@ options:
     type: bool
     default: true
 seealso:
-  - module: flotilla.cluster.etcd_kv
+  - module: flotilla.cluster.etcd_role
+  - module: flotilla.cluster.etcd_user
 """
 
 EXAMPLES = r"""
@@ -117,22 +125,16 @@ changes:
 """
 
 import typing as t
-from contextlib import closing
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
-    ETCD_ARGUMENTS,
-    ETCD_REQUIRED_TOGETHER,
-    etcd_client,
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import ETCD_ARGUMENTS, ETCD_REQUIRED_TOGETHER
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_auth import (
+    PERMISSION_ARGUMENTS,
+    bring_about,
+    parse_wanted,
 )
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_auth import carry_out, parse_wanted, plan, read
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import answer
 
-PERMISSION_ARGUMENTS: dict[str, dict[str, t.Any]] = {
-    "access": {"type": "str", "choices": ["read", "write", "readwrite"], "default": "read"},
-    "key": {"type": "str", "required": True, "no_log": False},
-    "prefix": {"type": "bool", "default": False},
-}
 ROLE_ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "name": {"type": "str", "required": True},
     "permissions": {"type": "list", "elements": "dict", "default": [], "options": PERMISSION_ARGUMENTS},
@@ -146,11 +148,7 @@ USER_ARGUMENTS: dict[str, dict[str, t.Any]] = {
 
 def run(module: AnsibleModule) -> dict[str, t.Any]:
     wanted = parse_wanted(module.params)
-    with closing(etcd_client(module.params)) as client:
-        steps = plan(wanted, read(client, wanted))
-        if not module.check_mode:
-            carry_out(client, steps)
-    return {"changed": bool(steps), "changes": [step.what for step in steps]}
+    return bring_about(module.params, wanted, check=module.check_mode, diff=module._diff)
 
 
 def main() -> None:

@@ -321,3 +321,79 @@ def test_hundreds_of_keys_are_synced_and_kept_alive(single: SecureCluster, run_m
     assert len(fewer["deleted"]) == 300
     kept = run_module("etcd_kv_info", prefixes=["/many/"], keys_only=True, **here)
     assert len({item["lease"] for item in kept["kvs"]}) == 1
+
+
+def test_users_roles_and_passwords(single: SecureCluster, run_module: Run) -> None:
+    nameless = single.authority.issue("nameless", "clientAuth", subject="/O=flotilla")
+    here = access(single, client_cert=str(nameless.cert), client_key=str(nameless.key))
+    root = {"username": "root", "password": "secret of root"}
+    permissions = [
+        {"key": "/app/", "prefix": True, "access": "readwrite"},
+        {"key": "/queue/a", "range_end": "/queue/n", "access": "write"},
+        {"key": "/motd"},
+    ]
+    # before there is authentication
+    role = {"name": "app", "permissions": permissions}
+    check = run_module("etcd_role", **role, _ansible_check_mode=True, _ansible_diff=True, **here)
+    made = run_module("etcd_role", **role, _ansible_diff=True, **here)
+    for result in (check, made):
+        assert result.get("changes", [result])[0] == "role app is new"
+        assert result["diff"]["before"]["roles"] == {}
+        assert result["diff"]["after"]["roles"]["app"] == [
+            "READ /motd",
+            "READWRITE /app/*",
+            "WRITE /queue/a to /queue/n",
+        ]
+    assert run_module("etcd_role", **role, **here)["changed"] is False
+    user = {"name": "ann", "new_password": "first secret", "roles": ["app"]}
+    assert run_module("etcd_user", **user, **here)["changes"] == ["user ann is new", "user ann gets role app"]
+    assert run_module("etcd_user", **user, update_password="on_create", **here)["changed"] is False
+    # nobody can tell yet
+    assert run_module("etcd_user", **user, **here)["changes"] == ["user ann gets another password"]
+    users = [{"name": "root", "password": "secret of root"}]
+    assert run_module("etcd_auth", users=users, **here)["changes"][-1] == "authentication is switched on"
+
+    here.update(root)
+    assert run_module("etcd_user", **user, **here)["changed"] is False
+    assert run_module("etcd_role", **role, **here)["changed"] is False
+    user["new_password"] = "second secret"
+    assert run_module("etcd_user", **user, update_password="on_create", **here)["changed"] is False
+    predicted = run_module("etcd_user", **user, _ansible_check_mode=True, _ansible_diff=True, **here)
+    changed = run_module("etcd_user", **user, _ansible_diff=True, **here)
+    assert changed.get("changes") == predicted["changes"] == ["user ann gets another password"], changed
+    assert "secret" not in str(changed["diff"])
+    assert run_module("etcd_user", **user, **here)["changed"] is False
+
+    ann = {**here, "username": "ann", "password": "second secret"}
+    keys = [{"key": "/app/x", "value": "1"}]
+    assert run_module("etcd_kv", keys=keys, **ann)["created"] == ["/app/x"]
+    assert "permission denied" in run_module("etcd_kv", keys={"/motd": "x"}, **ann)["msg"]
+    assert run_module("etcd_kv_info", keys=["/motd"], **ann)["kvs"] == []
+    assert (
+        "authentication failed"
+        in run_module("etcd_kv_info", keys=["/motd"], **{**ann, "password": "first secret"})["msg"]
+    )
+    role["permissions"] = [{"key": "", "prefix": True}]
+    lost = run_module("etcd_role", **role, **here)["changes"]
+    assert "role app may READ all keys" in lost
+    assert "role app may no longer READWRITE /app/*" in lost
+    assert run_module("etcd_role", **role, **here)["changed"] is False
+    assert run_module("etcd_kv_info", prefixes=["/"], **ann)["data"] == {"/app/x": "1"}
+    assert run_module("etcd_user", name="ann", roles=[], **here)["changes"] == ["user ann loses role app"]
+    unknown = run_module("etcd_user", name="ann", roles=["nobody"], **here)
+    assert "role name not found" in unknown["msg"]
+
+    assert run_module("etcd_user", name="cert", **here)["changes"] == ["user cert is new"]
+    assert run_module("etcd_user", name="cert", **here)["changed"] is False
+    refused = run_module("etcd_user", name="cert", new_password="some secret", **here)
+    assert "user cert was made without a password" in refused["msg"], refused
+    for name in ("cert", "ann"):
+        assert run_module("etcd_user", name=name, state="absent", **here)["changes"] == [f"user {name} is removed"]
+        assert run_module("etcd_user", name=name, state="absent", **here)["changed"] is False
+    assert run_module("etcd_role", name="app", state="absent", **here)["changes"] == ["role app is removed"]
+    assert "failed" in run_module("etcd_user", name="root", state="absent", **here)
+    # who changes its own password is logged out by it
+    own = run_module("etcd_user", name="root", new_password="another secret", roles=["root"], **here)
+    assert own.get("changes") == ["user root gets another password"], own
+    here["password"] = "another secret"
+    assert run_module("etcd_user", name="root", new_password="another secret", **here)["changed"] is False

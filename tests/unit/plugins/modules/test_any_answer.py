@@ -315,6 +315,37 @@ def test_etcd_auth(found):
     check("etcd_auth", AUTH, found)
 
 
+ROLE = {"name": "a", "permissions": [{"key": "", "prefix": True, "access": "readwrite"}], "timeout": 0.5}
+USER = {"name": "a", "new_password": "secret of a", "roles": ["b"], "timeout": 0.5}
+
+
+@NEARLY
+@given(nearly((200, {"roles": ["a"]}), (200, {"users": ["a"]}), PERMISSIONS, (200, {})))
+def test_etcd_role_nearly_right(found):
+    check("etcd_role", {**ROLE, "_ansible_diff": True}, found)
+
+
+@NEARLY
+@given(
+    nearly(
+        (200, {"roles": ["a"]}),
+        (200, {"users": ["a"]}),
+        (200, {"roles": ["c"]}),
+        (400, {"code": 3, "message": "authentication failed"}),
+        (200, {}),
+    )
+)
+def test_etcd_user_nearly_right(found):
+    check("etcd_user", {**USER, "_ansible_diff": True}, found)
+
+
+@ANYTHING
+@given(replies(ETCD), st.sampled_from(["present", "absent"]))
+def test_etcd_role_and_user(found, state):
+    check("etcd_role", {**ROLE, "state": state}, found)
+    check("etcd_user", {**USER, "state": state}, found)
+
+
 @ANYTHING
 @given(replies(ETCD))
 def test_etcd_maintenance(found):
