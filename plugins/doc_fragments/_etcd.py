@@ -63,3 +63,51 @@ options:
 requirements:
   - requests (Debian and Ubuntu have it as C(python3-requests))
 """
+
+    # Where lookups, which run on the controller, find the same options beside their arguments. The environment is
+    # etcdctl's.
+    LOOKUP = r"""
+options:
+  endpoints:
+    env:
+      - name: ETCDCTL_ENDPOINTS
+    vars:
+      - name: flotilla_etcd_endpoints
+  ca_cert:
+    # as a path an empty one would become the working directory
+    type: str
+    env:
+      - name: ETCDCTL_CACERT
+    vars:
+      - name: flotilla_etcd_ca_cert
+  client_cert:
+    # as a path an empty one would become the working directory
+    type: str
+    env:
+      - name: ETCDCTL_CERT
+    vars:
+      - name: flotilla_etcd_client_cert
+  client_key:
+    # as a path an empty one would become the working directory
+    type: str
+    env:
+      - name: ETCDCTL_KEY
+    vars:
+      - name: flotilla_etcd_client_key
+  username:
+    env:
+      - name: ETCDCTL_USER
+    vars:
+      - name: flotilla_etcd_username
+  password:
+    env:
+      - name: ETCDCTL_PASSWORD
+    vars:
+      - name: flotilla_etcd_password
+  request_timeout:
+    vars:
+      - name: flotilla_etcd_request_timeout
+  timeout:
+    vars:
+      - name: flotilla_etcd_timeout
+"""

@@ -9,7 +9,10 @@ etcd 3.4 is Debian's; later ones are built from their Go modules, where that can
 from __future__ import annotations
 
 import base64
+import json
+import os
 import subprocess
+import sys
 import threading
 import time
 import typing as t
@@ -26,6 +29,7 @@ from support.secure_etcd import SecureCluster
 
 pytestmark = pytest.mark.etcd
 MINORS = ["3.4", *VERSIONS]
+ROOT = Path(__file__).resolve().parents[2]
 
 Run = Callable[..., dict[str, t.Any]]
 
@@ -397,3 +401,35 @@ def test_users_roles_and_passwords(single: SecureCluster, run_module: Run) -> No
     assert own.get("changes") == ["user root gets another password"], own
     here["password"] = "another secret"
     assert run_module("etcd_user", name="root", new_password="another secret", **here)["changed"] is False
+
+
+def test_lookups_read_it_from_variables_and_from_the_environment_of_etcdctl(
+    single: SecureCluster, run_module: Run, tmp_path: Path
+) -> None:
+    here = access(single)
+    keys = {f"/app/{number:04}": f"value {number}" for number in range(1100)}
+    keys["/listen"] = "{{ not_a_template }}"
+    assert run_module("etcd_kv", keys=keys, **here)["changed"] is True
+    asks = {
+        "one": "{{ lookup('flotilla.cluster.etcd', '/listen') }}",
+        "several": "{{ query('flotilla.cluster.etcd', '/app/0007', '/none', missing='none') }}",
+        "below": "{{ lookup('flotilla.cluster.etcd_prefix', '/app/', relative=true) }}",
+    }
+    write = {"ansible.builtin.copy": {"content": "{{ asked | to_json }}", "dest": str(tmp_path / "found")}}
+    play = [{"hosts": "localhost", "gather_facts": False, "vars": {"asked": asks}, "tasks": [write]}]
+    (tmp_path / "play.yml").write_text(json.dumps(play))
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", "-c", "local"]
+    variables = {f"flotilla_etcd_{name}": here[name] for name in ("client_cert", "client_key")}
+    environment = {"ETCDCTL_ENDPOINTS": ",".join(here["endpoints"]), "ETCDCTL_CACERT": here["ca_cert"]}
+    subprocess.run(
+        [*command, str(tmp_path / "play.yml"), "-e", json.dumps(variables)],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    found = json.loads((tmp_path / "found").read_text())
+    assert found["one"] == "{{ not_a_template }}"
+    assert found["several"] == ["value 7", None]
+    assert found["below"] == {f"{number:04}": f"value {number}" for number in range(1100)}
