@@ -48,6 +48,10 @@ GATHER = 0.005
 GATHER_STATES = 0.03
 """Seconds for which a changed state waits for others, of the same unit (activating, active) or of more of them."""
 MAX_PERMITS = 64
+HALT_FIRST = 5.0
+"""Seconds after which a unit that somebody else has stopped on this machine is started again."""
+HALT_MOST = 300.0
+"""The time doubles up to this when it is stopped again and again, as by a unit that conflicts with it."""
 STATE_BURST = 5
 """Changes of one unit's state that are written at once."""
 STATE_RATE = 0.5
@@ -246,6 +250,8 @@ class Agent:
         self._publish_news = asyncio.Event()
         self._signals: dict[str, int] = {}
         self._budget: dict[str, tuple[float, float]] = {}
+        self._halts: dict[str, tuple[float, float]] = {}
+        """When each unit was last stopped by somebody else, and how many seconds later it was started again."""
         self._lease: Lease | None = None
         self._systemd_up = asyncio.Event()
         units_directory.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -284,6 +290,7 @@ class Agent:
             self.local.pop(name, None)
             self.states.pop(name, None)
             self._signals.pop(name, None)
+            self._halts.pop(name, None)
             self.memory.remove(self._record_name(name))
         else:
             self.local[name] = local
@@ -616,6 +623,25 @@ class Agent:
         if name in self.local:
             self._signals[name] = self._signals.get(name, 0) + 1
             self._see(name, state)
+
+    def on_job(self, name: str, result: str) -> None:
+        """Somebody else's job of a unit is over. When it has stopped one that shall run here, that is started again.
+
+        What ended by itself stays as it is: whether it is started again is said in its Restart=.
+        """
+        local, worker = self.local.get(name), self._workers.get(name)
+        state = self.states.get(name)
+        if result != "done" or local is None or local.job != LAUNCHED or local.once or local.done or self.draining:
+            return
+        if state is None or state.active not in ("inactive", "failed") or (worker is not None and not worker.done()):
+            return
+        moment = time.monotonic()
+        last, delay = self._halts.get(name, (0.0, 0.0))
+        delay = min(2 * delay, HALT_MOST) if delay and moment - last < 2 * HALT_MOST else HALT_FIRST
+        self._halts[name] = (moment, delay)
+        log.warning("%s was stopped on this machine, and not by fleet; it is started again in %.0f s", name, delay)
+        self._set_local(name, replace(local, job=LOADED))
+        asyncio.get_running_loop().call_later(delay, self._kick, name)
 
     def on_removed(self, name: str) -> None:
         """systemd has forgotten a unit, perhaps only to load it again: what that means is asked, for many at once."""

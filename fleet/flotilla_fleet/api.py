@@ -32,6 +32,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from . import __version__, discovery
 from .access import ORGANIZATION, Role, needed, role_of
+from .connections import Connections
 from .metrics import CONTENT_TYPE as METRICS_TYPE
 from .metrics import Metrics
 from .model import INACTIVE, JOB_STATES, JobState, Machine, Unit, UnitState
@@ -439,10 +440,13 @@ class EventHub:
 class Api:
     """The handlers, and what they share."""
 
-    def __init__(self, store: Store, machine_id: str, token_limit: int, metrics: Metrics) -> None:
+    def __init__(
+        self, store: Store, machine_id: str, token_limit: int, metrics: Metrics, connections: Connections
+    ) -> None:
         self.store = store
         self.token_limit = token_limit
         self.metrics = metrics
+        self.connections = connections
         self.hub = EventHub(store)
         metrics.counter("fleet_http_requests_total", "Requests answered by the API.")
         labels = {"machine_id": machine_id, "version": __version__}
@@ -509,9 +513,12 @@ class Api:
 
     async def delete_unit(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        _NOTE.get().what = f"unit={quote(name)}"
-        if not await self.store.delete_unit(name):
+        note = _NOTE.get()
+        note.what = f"unit={quote(name)}"
+        digest = await self.store.delete_unit(name)
+        if digest is None:
             raise ApiError(404, "unit does not exist")
+        note.what += f" hash={digest or 'unknown'}"
         return web.Response(status=204)
 
     # operating
@@ -522,6 +529,7 @@ class Api:
         view = await self.store.unit_view(name)
         if view is None:
             raise ApiError(404, "unit does not exist")
+        _NOTE.get().what = f"unit={quote(name)} hash={view.unit.hash}"
         if asked:
             return await self._present(asked)
         if view.unit.is_global:
@@ -553,7 +561,7 @@ class Api:
 
     async def post_restart(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]
-        _NOTE.get().what = f"unit={quote(name)} machine={quote(request.query.get('machineID', ''))}"
+        _NOTE.get().what = f"unit={quote(name)}"
         return await self._ask(request, Question("restart", name))
 
     async def _ask(self, request: web.Request, question: Question) -> web.StreamResponse:
@@ -563,6 +571,7 @@ class Api:
         except QuestionError as exc:
             raise ApiError(400, str(exc)) from None
         machine = await self._machine_of(request, question.unit)
+        _NOTE.get().what += f" machine={quote(machine)}"
         answers = self.store.ask(machine, question)
         if question.follow:
             return await self._stream(request, answers)
@@ -662,6 +671,13 @@ class Api:
 
     async def answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Run the handler; make errors into answers; count, and log what writes."""
+        self.connections.begin(request.protocol)
+        try:
+            return await self._answer(request, handler)
+        finally:
+            self.connections.end(request.protocol)
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         _NOTE.set(Note())
         writes = request.method in _WRITES
         peer = _peer(request) if writes else ""
@@ -773,16 +789,18 @@ def make_app(
     *,
     token_limit: int = TOKEN_LIMIT,
     metrics: Metrics | None = None,
+    connections: Connections | None = None,
 ) -> web.Application:
     """The API over ``store`` as an aiohttp application.
 
     ``token_limit`` is the number of items on a page, 1 to 65535. ``metrics`` are shown at
     ``/metrics`` beside those of the API itself; the caller may declare its own there.
+    ``connections`` is told of each request; it is to be given to :func:`make_runner` too.
     """
     if not 1 <= token_limit <= 0xFFFF:
         raise ValueError(f"token_limit is {token_limit}, not 1 to 65535")
     metrics = metrics or Metrics()
-    api = Api(store, machine_id, token_limit, metrics)
+    api = Api(store, machine_id, token_limit, metrics, connections or Connections())
 
     @web.middleware
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -858,14 +876,31 @@ def _shorten(record: logging.LogRecord) -> bool:
     return True
 
 
-def make_runner(app: web.Application, shutdown_timeout: float = 2.0) -> web.AppRunner:
-    """What serves the application: limits on request lines and headers, no access log.
+class _Runner(web.AppRunner):
+    """Serves an application to no more clients than ``connections`` allows."""
 
-    ``shutdown_timeout`` is how many seconds ``cleanup()`` waits for answers that are being sent.
+    def __init__(self, app: web.Application, connections: Connections, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._connections = connections
+
+    @property
+    def server(self) -> web.Server | None:
+        """Each listener asks for it once, and counts for itself."""
+        server = super().server
+        return None if server is None else cast(web.Server, self._connections.listener(server))
+
+
+def make_runner(
+    app: web.Application, connections: Connections | None = None, shutdown_timeout: float = 2.0
+) -> web.AppRunner:
+    """What serves the application: limits on request lines, headers and connections, no access log.
+
+    ``connections`` are those that the application was made with. ``shutdown_timeout`` is how many seconds ``cleanup()``
+    waits for answers that are being sent.
     """
     options: dict[str, Any] = {"max_line_size": LINE_MAX, "max_field_size": LINE_MAX}
     if "shutdown_timeout" in inspect.signature(web.BaseRunner.__init__).parameters:
         options["shutdown_timeout"] = shutdown_timeout  # aiohttp 3.9; before it, a site had one
     http_log = logging.getLogger("flotilla_fleet.http")
     http_log.addFilter(_shorten)
-    return web.AppRunner(app, access_log=None, logger=http_log, **options)
+    return _Runner(app, connections or Connections(), access_log=None, logger=http_log, **options)

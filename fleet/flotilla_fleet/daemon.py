@@ -29,9 +29,11 @@ from . import etcd as e
 from .agent import Agent
 from .api import make_app, make_runner
 from .config import Config, ConfigError, Login, load, logins
+from .connections import Connections
 from .engine import Engine
 from .inquiry import AskingRegistry, Desk
 from .memory import Memory
+from .metrics import Metrics
 from .model import LAUNCHED, LOADED, Machine
 from .pin import Pin, accept
 from .presence import Presence, now, trusted_until
@@ -170,6 +172,24 @@ def fence(memory: Memory, grace: float) -> None:
         memory.write(record_name, {**fenced[record_name], "job": LOADED})
 
 
+def metrics_of(engine: Engine, agent: Agent, presence: Presence, client: e.Etcd) -> Metrics:
+    """What the parts of a fleetd tell; those of upstream's that mean something here have its names."""
+    told = Metrics()
+    told.gauge(
+        "fleet_engine_leader_start_time",
+        "Since when this machine leads, in seconds since the epoch; 0: it does not.",
+        lambda: engine.led_since,
+    )
+    told.counted("fleet_engine_reconcile_count_total", "Plans made while leading.", lambda: engine.plans)
+    told.counted("fleet_engine_writes_total", "Transactions with changes of a plan.", lambda: engine.writes)
+    told.counted("fleet_etcd_requests_total", "Requests sent to etcd.", lambda: client.requests)
+    told.gauge("fleet_machine_present", "1 while this machine is known in etcd.", lambda: bool(presence.lease))
+    told.gauge("fleet_machine_frozen", "1 while this machine refuses what etcd says.", lambda: bool(client.refusal))
+    told.gauge("fleet_units", "Units on this machine.", lambda: len(agent.local))
+    told.gauge("fleet_units_in_trouble", "Units that cannot be made as wanted.", lambda: len(agent.errors))
+    return told
+
+
 class Daemon:
     """One fleetd."""
 
@@ -198,7 +218,9 @@ class Daemon:
         )
         self.pin = Pin(self.etcd, memory, config.etcd_key_prefix)
         self.registry = AskingRegistry(self._etcd_as(users["api"]), keys)
-        self.systemd = Systemd(self._on_state, self._on_removed, self._on_systemd_lost, user=config.systemd_user)
+        self.systemd = Systemd(
+            self._on_state, self._on_removed, self._on_systemd_lost, self._on_job, user=config.systemd_user
+        )
         self._systemd_lost = asyncio.Event()
         units = Path(config.units_directory)
         self.agent = Agent(self.machine.id, self.etcd, keys, self.systemd, units, memory, config.partition_grace)
@@ -218,6 +240,9 @@ class Daemon:
 
     def _on_removed(self, name: str) -> None:
         self.agent.on_removed(name)
+
+    def _on_job(self, name: str, result: str) -> None:
+        self.agent.on_job(name, result)
 
     def _on_systemd_lost(self) -> None:
         self.agent.systemd_is_up(False)
@@ -292,8 +317,15 @@ class Daemon:
             await asyncio.sleep(seconds / 6)
 
     async def _serve(self) -> web.AppRunner:
-        app = make_app(self.registry, self.machine.id, token_limit=self.config.token_limit)
-        runner = make_runner(app)
+        connections = Connections()
+        app = make_app(
+            self.registry,
+            self.machine.id,
+            token_limit=self.config.token_limit,
+            metrics=metrics_of(self.engine, self.agent, self.presence, self.etcd),
+            connections=connections,
+        )
+        runner = make_runner(app, connections)
         await runner.setup()
         sockets = passed_sockets()
         for item in sockets:

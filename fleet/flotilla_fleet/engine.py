@@ -163,6 +163,12 @@ class Engine:
         self._braking = False
         self.plans = 0
         self.writes = 0
+        self._led_since = 0.0
+
+    @property
+    def led_since(self) -> float:
+        """Since when this engine leads, in seconds since the epoch; 0: it does not."""
+        return self._led_since if self.leading else 0.0
 
     async def run(self) -> None:
         delay = 0.2
@@ -205,7 +211,7 @@ class Engine:
         if not result.succeeded:
             await self.etcd.lease_revoke(lease.id)
             return False
-        self._lease, self._epoch = lease, result.revision
+        self._lease, self._epoch, self._led_since = lease, result.revision, time.time()
         log.info("machine %s leads since revision %d", self.machine_id, self._epoch)
         return True
 

@@ -29,7 +29,7 @@ def _sample(name: str, labels: tuple[tuple[str, str], ...], value: float) -> str
 
 
 class Metrics:
-    """Counters that count up, and gauges that are asked when the metrics are read."""
+    """Counters that count up, and values that are asked when the metrics are read."""
 
     def __init__(self) -> None:
         self._help: dict[str, tuple[str, str]] = {}
@@ -51,6 +51,11 @@ class Metrics:
         """Declare a gauge with the function that gives its value."""
         self._help[name] = ("gauge", text)
         self._gauges[name] = (tuple(sorted((labels or {}).items())), read)
+
+    def counted(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Declare a counter that somebody else counts, with the function that gives its value."""
+        self._help[name] = ("counter", text)
+        self._gauges[name] = ((), read)
 
     def render(self) -> str:
         """All metrics, sorted by name."""

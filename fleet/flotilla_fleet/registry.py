@@ -175,8 +175,12 @@ class Registry:
         wanted = Unit(name, tuple(options), desired)
         return (await self._txn([condition], [e.op_put(key, encode_unit(wanted))])).succeeded
 
-    async def delete_unit(self, name: str) -> bool:
-        return (await self._txn([], [e.op_delete(self.keys.unit(name))])).deleted > 0
+    async def delete_unit(self, name: str) -> str | None:
+        key = self.keys.unit(name)
+        result = await self._txn([], [e.op_get(key), e.op_delete(key)])
+        if not result.deleted:
+            return None
+        return next((unit.hash for unit in self._units(result.ranges[0])), "")
 
     async def patch_metadata(self, changes: Sequence[tuple[str, str, str]]) -> None:
         latest = {(machine, key): value for machine, key, value in changes}

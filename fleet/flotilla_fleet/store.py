@@ -70,8 +70,8 @@ class Store(Protocol):
         nothing, when the stored unit is not that one any more; the caller reads again and decides again.
         """
 
-    async def delete_unit(self, name: str) -> bool:
-        """Remove the unit; False when there was none."""
+    async def delete_unit(self, name: str) -> str | None:
+        """Remove the unit; the hash of what was removed ("": it could not be read), None when there was none."""
 
     async def patch_metadata(self, changes: Sequence[tuple[str, str, str]]) -> None:
         """Set dynamic metadata: (machine id, key, value) in order; "" removes."""

@@ -75,7 +75,8 @@ class Systemd:
     ``on_state`` is called with (unit name, state) for each change of any unit of the manager; parts of a state that a
     signal does not tell are "". ``on_removed`` is called with the name of a unit that systemd holds in memory no more:
     it has ended, or systemd reloads, forgets all units and knows them again a moment later. ``on_lost`` is called once
-    when the connection breaks.
+    when the connection breaks. ``on_job`` is called with (unit name, result) when a job that somebody else has queued
+    is over and the unit's state has been told.
     """
 
     def __init__(
@@ -83,12 +84,14 @@ class Systemd:
         on_state: Callable[[str, ActiveState], None],
         on_removed: Callable[[str], None],
         on_lost: Callable[[], None],
+        on_job: Callable[[str, str], None] = lambda _name, _result: None,
         user: bool = False,
         call_timeout: float = 25.0,
     ) -> None:
         self.on_state = on_state
         self.on_removed = on_removed
         self.on_lost = on_lost
+        self.on_job = on_job
         self.bus_type = BusType.SESSION if user else BusType.SYSTEM
         self.call_timeout = call_timeout
         self._bus: MessageBus | None = None
@@ -200,6 +203,7 @@ class Systemd:
             future = self._jobs.pop(path, None)
             if future is None:
                 self._remember(path, result)
+                self.on_job(str(message.body[2]), result)
             elif not future.done():
                 future.set_result(result)
         elif message.member == "UnitRemoved" and message.body:

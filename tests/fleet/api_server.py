@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from flotilla_fleet.api import make_app, make_runner
+from flotilla_fleet.connections import Connections
 from flotilla_fleet.store import Store
 
 T = TypeVar("T")
@@ -63,7 +64,8 @@ async def _end_other_tasks() -> None:
 class Server:
     """``with Server(store, path) as server``: the API of ``store`` on the socket ``path``."""
 
-    def __init__(self, store: Store, path: Path, **options: Any) -> None:
+    def __init__(self, store: Store, path: Path, connections: Connections | None = None, **options: Any) -> None:
+        self.connections = connections or Connections()
         self.store = store
         self.path = path
         self.options = options
@@ -72,7 +74,8 @@ class Server:
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
 
     async def _start(self) -> None:
-        self._runner = make_runner(make_app(self.store, MACHINE_ID, **self.options))
+        app = make_app(self.store, MACHINE_ID, connections=self.connections, **self.options)
+        self._runner = make_runner(app, self.connections)
         await self._runner.setup()
         await web.UnixSite(self._runner, str(self.path)).start()
 

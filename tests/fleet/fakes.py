@@ -43,6 +43,12 @@ class FakeSystemd:
         """Names whose start is refused."""
         self.on_state: Callable[[str, ActiveState], None] = lambda _name, _state: None
         self.on_removed: Callable[[str], None] = lambda _name: None
+        self.on_job: Callable[[str, str], None] = lambda _name, _result: None
+
+    async def stop_by_hand(self, name: str) -> None:
+        """``systemctl stop``: a job of somebody else, whose end systemd tells after the unit's new state."""
+        await self.stop(name)
+        self.on_job(name, "done")
 
     def _load(self, name: str) -> None:
         if name in self.in_memory:
@@ -172,6 +178,7 @@ class FakeMachine:
         self.agent = Agent(self.id, self.etcd, self.keys, self.systemd, self.directory / "units", memory, 1.0)
         self.systemd.on_state = self.agent.on_state
         self.systemd.on_removed = self.agent.on_removed
+        self.systemd.on_job = self.agent.on_job
         self.engine = Engine(self._as("engine"), self.keys, self.id, self.ttl, memory, grace=1.0)
         machine = Machine(self.id, self.ip, self.metadata, self.boot, version="test")
         self.presence = Presence(self.etcd, self.keys, machine, self.ttl, memory, self.agent.on_lease, self.agent.mend)

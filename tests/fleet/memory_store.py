@@ -133,13 +133,14 @@ class MemoryStore:
         self.tell("unit", name)
         return True
 
-    async def delete_unit(self, name: str) -> bool:
+    async def delete_unit(self, name: str) -> str | None:
         self._check()
-        if self.units.pop(name, None) is None:
-            return False
+        unit = self.units.pop(name, None)
+        if unit is None:
+            return None
         self.targets.pop(name, None)
         self.tell("unit", name, deleted=True)
-        return True
+        return unit.hash
 
     async def patch_metadata(self, changes: Sequence[tuple[str, str, str]]) -> None:
         self._check()
@@ -220,11 +221,11 @@ class Cluster:
 
     def _machines_for(self, unit: Unit) -> list[str]:
         present = sorted(self.store.present)
-        if unit.is_global:
-            return present
         told = self._behaviour(unit.name)
         if told.reason:
             return []
+        if unit.is_global:
+            return present
         placed = [target.machine for target in self.store.targets.values()]
         known = self.store.targets.get(unit.name, Target()).machine
         return [told.machine or known or min(present, key=lambda m: (placed.count(m), m))]
@@ -238,7 +239,7 @@ class Cluster:
         if unit is None:
             return
         told = self._behaviour(name)
-        if not unit.is_global:
+        if not unit.is_global or told.reason:
             reason = told.reason if unit.desired != "inactive" else ""
             self.store.place(name, wanted[0] if wanted else "", reason)
         for machine in wanted:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from fakes import FakeSystemd
 
+from flotilla_fleet import agent as agents
 from flotilla_fleet.agent import Agent, Local, Step, digest_of, next_step
 from flotilla_fleet.etcd import KV, Etcd, Json, RangeResult, TxnResult
 from flotilla_fleet.memory import Memory
@@ -134,6 +135,7 @@ class Rig:
         self.agent._lease = Lease(self.etcd, 1, 60, now())
         self.systemd.on_state = self.agent.on_state
         self.systemd.on_removed = self.agent.on_removed
+        self.systemd.on_job = self.agent.on_job
         self.agent.systemd_is_up(True)
 
     async def list(self, *assignments: Assignment, **raw: bytes) -> None:
@@ -215,7 +217,47 @@ async def test_names_that_could_do_harm_are_refused(tmp_path: Path, name: str) -
     assert rig.systemd.calls["start"] == 0
 
 
-async def test_a_restart_of_the_agent_starts_nothing_that_was_stopped_by_hand(tmp_path: Path) -> None:
+async def test_a_unit_that_was_stopped_by_hand_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agents, "HALT_FIRST", 0.1)
+    rig = Rig(tmp_path)
+    await rig.list(want())
+    await rig.systemd.stop_by_hand("u.service")
+    assert rig.agent.local["u.service"].job == "loaded", "told as launched although it was stopped"
+    await asyncio.sleep(0.05)
+    assert "u.service" not in rig.systemd.active, "started again at once"
+    await asyncio.sleep(0.15)
+    assert "u.service" in rig.systemd.active
+    assert rig.agent.local["u.service"].job == "launched"
+    await rig.systemd.stop_by_hand("u.service")
+    await asyncio.sleep(0.15)
+    assert "u.service" not in rig.systemd.active, "stopped again and again, it is started less and less often"
+    await asyncio.sleep(0.15)
+    assert "u.service" in rig.systemd.active
+
+
+async def test_only_what_a_job_has_stopped_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agents, "HALT_FIRST", 0.01)
+    rig = Rig(tmp_path)
+    once = "[Service]\nType=oneshot\nExecStart=/bin/true\n"
+    await rig.list(want(), want(name="restarted.service"), want(once, name="once.service"), want(name="loaded.service"))
+    await rig.systemd.stop("u.service")  # ended by itself: no job
+    rig.agent.on_job("restarted.service", "done")  # it runs: that was a restart
+    await rig.systemd.stop_by_hand("once.service")
+    await rig.list(
+        want(),
+        want(name="restarted.service"),
+        want(once, name="once.service"),
+        want(desired="loaded", name="loaded.service"),
+    )
+    rig.agent.on_job("loaded.service", "done")
+    rig.agent.on_job("other.service", "done")
+    await asyncio.sleep(0.1)
+    assert {name: rig.systemd.starts[name] for name in rig.agent.local} == dict.fromkeys(rig.agent.local, 1)
+
+
+async def test_a_restart_of_the_agent_starts_nothing_that_ended_meanwhile(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     await rig.list(want())
     await rig.systemd.stop("u.service")

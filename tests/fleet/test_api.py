@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from memory_store import MACHINES, MemoryStore
 
 from flotilla_fleet import api
+from flotilla_fleet.connections import Connections
 from flotilla_fleet.metrics import Metrics
 from flotilla_fleet.model import Target, Unit
 from flotilla_fleet.store import Event
@@ -210,6 +212,54 @@ def test_a_client_that_sends_its_body_slowly_is_told_so_and_blocks_nobody(
     connection.close()
 
 
+def _plug(server: Server, head: bytes = b"") -> socket.socket:
+    """A connection that has sent so much of a request."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(10)
+    sock.connect(str(server.path))
+    sock.sendall(head)
+    return sock
+
+
+def test_who_is_one_too_many_is_told_so_and_nobody_else_notices(tmp_path: Path, store: MemoryStore) -> None:
+    with Server(store, tmp_path / "s", Connections(most=2)) as server:
+        kept = UnixConnection(server.path)
+        kept.request("GET", "/fleet/v1/units")
+        kept.getresponse().read()
+        idle = _plug(server)
+        answer = server.get("units")
+        assert (answer.status, answer.message) == (503, "fleetd has 2 connections on this address, try again later")
+        kept.request("GET", "/fleet/v1/units")
+        assert kept.getresponse().read() == b"{}"
+        idle.close()
+        for _try in range(100):
+            if server.get("units").status == 200:
+                break
+            time.sleep(0.01)
+        else:
+            raise AssertionError("a connection that was closed still counts")
+        kept.close()
+
+
+def test_who_sends_no_whole_request_is_not_waited_for(tmp_path: Path, store: MemoryStore) -> None:
+    with Server(store, tmp_path / "s", Connections(silence=0.4)) as server:
+        stream = Stream(server)
+        assert stream.line() == b"\n"
+        half, asks = _plug(server, b"GET /fleet/v1/units HTT"), UnixConnection(server.path)
+        begun = time.monotonic()
+        for _time in range(10):  # asks all the time, each time later than the other has been silent
+            asks.request("GET", "/fleet/v1/units")
+            assert asks.getresponse().read() == b"{}"
+            time.sleep(0.1)
+        with half, contextlib.suppress(ConnectionResetError):
+            assert half.recv(100) == b""
+        asks.close()
+        assert time.monotonic() - begun < 3
+        server.run(lambda: store.tell("unit", "a.service"))
+        assert stream.event()["name"] == "a.service", "a stream is no silence"
+        stream.close()
+
+
 def test_page_size(tmp_path: Path, store: MemoryStore) -> None:
     with Server(store, tmp_path / "s", token_limit=2) as server:
         for name in ("a", "b", "c"):
@@ -327,7 +377,7 @@ def test_every_write_is_logged(server: Server, audit: pytest.LogCaptureFixture) 
     assert _lines(audit) == [
         f'PUT unit unit="a.service" desired=launched hash={digest} by {who}: 201',
         f'PUT unit unit="a.service" by {who}: {bogus}',
-        f'DELETE unit unit="a.service" by {who}: 204',
+        f'DELETE unit unit="a.service" hash={digest} by {who}: 204',
         f'DELETE unit unit="a\\nb.service" by {who}: 404 "unit does not exist"',
         f'PATCH machines m/k="v" by {who}: 204',
     ]

@@ -14,8 +14,9 @@ import pytest
 from fakes import FakeMachine
 from support.etcd import EtcdProcess, etcd_or_skip
 
+from flotilla_fleet.daemon import metrics_of
 from flotilla_fleet.etcd import Etcd, op_put
-from flotilla_fleet.model import JobState
+from flotilla_fleet.model import JobState, Unit
 from flotilla_fleet.unitfile import UnitOption, parse_unit
 
 SLEEP = "[Service]\nExecStart=/bin/sleep infinity\n"
@@ -97,13 +98,34 @@ async def test_three_machines_and_units_spread_over_them(cluster: Cluster) -> No
     assert view.current == "launched"
 
 
+async def test_metrics_tell_who_leads_and_what_is_there(cluster: Cluster) -> None:
+    await cluster.put("x.service")
+    await cluster.until_running("x.service")
+    found: dict[str, dict[str, float]] = {}
+    for letter, machine in cluster.machines.items():
+        lines = metrics_of(machine.engine, machine.agent, machine.presence, machine.etcd).render().splitlines()
+        found[letter] = {line.split()[0]: float(line.split()[1]) for line in lines if not line.startswith("#")}
+        assert "# TYPE fleet_engine_reconcile_count_total counter" in lines
+    leaders = [letter for letter, values in found.items() if values["fleet_engine_leader_start_time"]]
+    assert leaders == cluster.leaders()
+    assert time.time() - 60 < found[leaders[0]]["fleet_engine_leader_start_time"] <= time.time()
+    for name in ("fleet_engine_reconcile_count_total", "fleet_engine_writes_total"):
+        assert [letter for letter, values in found.items() if values[name]] == leaders
+    assert all(values["fleet_etcd_requests_total"] > 3 for values in found.values())
+    assert all(values["fleet_machine_present"] == 1 for values in found.values())
+    assert sorted(values["fleet_units"] for values in found.values()) == [0, 0, 1]
+    assert {values[key] for values in found.values() for key in ("fleet_machine_frozen", "fleet_units_in_trouble")} == {
+        0
+    }
+
+
 async def test_loaded_then_launched_then_destroyed(cluster: Cluster) -> None:
     await cluster.put("x.service", desired="loaded")
     await cluster.until_states("x.service", 1, "inactive")
     assert cluster.running("x.service") == []
     await cluster.put("x.service")
     await cluster.until_running("x.service")
-    assert await cluster.registry.delete_unit("x.service")
+    assert await cluster.registry.delete_unit("x.service") == Unit("x.service", tuple(parse_unit(SLEEP))).hash
     await cluster.until(lambda: cluster.running("x.service") == [], "stopped")
     await cluster.until_states("x.service", 0)
     for machine in cluster.machines.values():

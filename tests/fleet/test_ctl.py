@@ -292,6 +292,7 @@ def test_session_with_instances_and_globals(ctl: Ctl) -> None:
         (["--version"], f"fleetctl version {__version__}\n", ""),
         (["vers"], f"fleetctl version {__version__}\n", ""),
         (["bogus-cmd"], "", 'Error: unknown command "bogus-cmd" for "fleetctl"\n'),
+        (["verify", "a.service"], "", "Error: verify is gone, as units are not signed any more"),
         (["start"], "", "Error: No units given\n"),
         (["cat"], "", "Error: One unit file must be provided\n"),
         (["ssh"], "", "Error: one machine or unit must be provided\n"),
@@ -490,6 +491,21 @@ def test_block_attempts_bounds_the_wait_for_a_place(ctl: Ctl, monkeypatch: pytes
     result = ctl("start", "--block-attempts=2", "hello.service")
     assert 1.0 <= time.monotonic() - started < 2.5
     assert result == Result(1, "", "Unit hello.service cannot be scheduled: no machine is free\n")
+
+
+def test_a_global_unit_that_fits_nowhere_ends_with_the_reason(ctl: Ctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wait, "SOMEWHERE_GRACE", 0.3)
+    reason = "none of 3 machines fits: 3 lacks metadata role=lab"
+    ctl.cluster.behave["glob.service"] = Behaviour(reason=reason)
+    triggered = "Triggered global unit glob.service start\n"
+    assert ctl("start", "glob.service") == Result(1, triggered, f"Unit glob.service cannot be scheduled: {reason}\n")
+    ctl.ok("unload", "glob.service")
+    assert ctl("start", "--no-block", "glob.service") == Result(0, triggered, "")
+    ctl.settle(lambda: ctl.store.targets["glob.service"].reason == reason)
+    ctl.ok("unload", "glob.service")
+    ctl.settle(lambda: ctl.store.targets["glob.service"].reason == "")
+    ctl.store.watchers = lambda event: None  # nobody decides: not waited for, as upstream
+    assert ctl("start", "glob.service") == Result(0, triggered, "")
 
 
 def test_block_attempts_bounds_the_wait_for_an_engine(ctl: Ctl, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -869,6 +885,9 @@ def _state(active: str, sub: str = "x", digest: str = "h", machine: str = "m") -
         ("loaded", {"currentState": "loaded", "machineID": "m"}, [_state("deactivating")], "waiting"),
         ("loaded", {"currentState": "loaded", "machineID": "m"}, [_state("inactive", digest="o")], "waiting"),
         ("loaded", {"currentState": "launched", "machineID": "m"}, [_state("inactive")], "waiting"),
+        (wait.SOMEWHERE, {}, [_state("activating")], "done"),
+        (wait.SOMEWHERE, {"reason": "r"}, [], "failed"),
+        (wait.SOMEWHERE, {}, [], "ended"),
         ("inactive", {"currentState": "inactive"}, [], "done"),
         ("inactive", {"currentState": "inactive"}, [_state("active")], "waiting"),
         ("inactive", {"currentState": "loaded"}, [], "waiting"),

@@ -287,7 +287,7 @@ class Cluster(RuleBasedStateMachine):
             assert self.run(self.registry.put_unit(name, None, desired, stored))
 
     def destroy(self, name: str) -> None:
-        assert self.run(self.registry.delete_unit(name)) == (name in self.kinds)
+        assert (self.run(self.registry.delete_unit(name)) is not None) == (name in self.kinds)
         self.kinds.pop(name, None)
 
     def an_answer_to_a_writer_is_lost(self, name: str) -> None:

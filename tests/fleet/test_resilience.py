@@ -305,7 +305,7 @@ async def test_a_garbled_unit_stays_and_the_api_says_so(pair: list[FakeMachine])
         await registry.unit_view("u.service")
     assert [view.unit.name for view in await registry.unit_views()] == ["v.service", "w.service"]
     assert "u.service" in active(*pair)
-    assert await registry.delete_unit("u.service")
+    assert await registry.delete_unit("u.service") == ""
     await until(lambda: "u.service" not in active(*pair), "destroyed")
 
 

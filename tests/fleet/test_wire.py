@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memory_store import MemoryStore
 
+from flotilla_fleet.connections import Connections
 from flotilla_fleet.ctl.main import main
 from flotilla_fleet.ctl.wire import Connection, Response, WireError
 
@@ -245,6 +246,35 @@ def test_https_with_a_client_certificate(
     assert main(["--endpoint", https, *_flags(pki), "submit", str(unit)]) == 0
     assert capfd.readouterr().out == "Unit a.service inactive\n"
     assert 'by subject="organizationName=fleet:operator,commonName=client" address=127.0.0.1: 201' in caplog.text
+
+
+def test_the_role_of_a_certificate_is_looked_at(https: str, pki: Pki, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of an operator: reading and units, but no machines."""
+    fleetctl = ["--endpoint", https, *_flags(pki)]
+    assert main([*fleetctl, "list-machines", "--full", "--no-legend"]) == 0
+    machine = capfd.readouterr().out.split()[0]
+    assert main([*fleetctl, "metadata", machine, "a=b"]) == 1
+    assert capfd.readouterr().err == (
+        "PATCH of machines needs the role admin, the client's certificate has operator: its organization (O) must be "
+        "fleet:admin\n"
+    )
+
+
+def test_each_address_has_its_own_limit(pki: Pki, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Whoever is on TCP keeps nobody from the machine's own socket."""
+    with Server(MemoryStore(), tmp_path / "s", Connections(most=1)) as server:
+        port = server.listen_tls(pki.server_context())
+        context = ssl.create_default_context(cafile=pki.path("ca", "crt"))
+        context.load_cert_chain(pki.path("client", "crt"), pki.path("client", "key"))
+        with (
+            socket.create_connection(("127.0.0.1", port)) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1") as held,
+        ):
+            held.sendall(b"GET /fleet/v1/units HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b" 200 " in held.recv(4096)
+            assert main(["--endpoint", f"https://127.0.0.1:{port}", *_flags(pki), "list-units"]) == 1
+            assert "fleetd has 1 connections on this address" in capfd.readouterr().err
+            assert server.get("units").status == 200
 
 
 def test_https_refuses_a_client_without_certificate(https: str, pki: Pki, capfd: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from ..unitname import UnitNameError, is_instance, is_template, template_of, val
 from .errors import CtlError, UsageError
 from .session import Session, err, mangle, out
 from .show import is_global, options_of
-from .wait import Goal, Outcome, Waiter
+from .wait import SOMEWHERE, Goal, Outcome, Waiter
 
 Json = dict[str, Any]
 
@@ -194,7 +194,7 @@ def submit(session: Session, arguments: list[str]) -> int:
 
 def _raise_to(session: Session, arguments: list[str], state: str, verb: str) -> int:
     _need_units(arguments)
-    goals = []
+    goals, spread = [], []
     for plan in _plans(session, arguments, state):
         changes = plan.write is not None or (plan.stored or {}).get("desiredState") != state
         if changes:
@@ -202,11 +202,13 @@ def _raise_to(session: Session, arguments: list[str], state: str, verb: str) -> 
         if requirements(plan.name, plan.options).is_global:
             if changes:
                 out(f"Triggered global unit {plan.name} {verb}")
+                spread.append(Goal(plan.name, SOMEWHERE))
         else:
             goals.append((Goal(plan.name, state, unit_hash(plan.options)), changes))
     if session.options.on("no-block"):
         return finish(session, [goal for goal, changes in goals if changes], verb)
-    return finish(session, _unless_there(session, goals), verb)
+    # A global unit is not waited for until it is up, only until it is clear that there is a machine for it.
+    return finish(session, [*_unless_there(session, goals), *spread], verb)
 
 
 def _unless_there(session: Session, goals: list[tuple[Goal, bool]]) -> list[Goal]:
@@ -230,6 +232,11 @@ def load(session: Session, arguments: list[str]) -> int:
 
 def start(session: Session, arguments: list[str]) -> int:
     return _raise_to(session, arguments, "launched", "start")
+
+
+def verify(_session: Session, _arguments: list[str]) -> int:
+    """Of upstream, where it had lost its meaning already."""
+    raise UsageError("verify is gone, as units are not signed any more; compare hashes: list-unit-files --full")
 
 
 def existing(session: Session, arguments: list[str]) -> list[Json]:

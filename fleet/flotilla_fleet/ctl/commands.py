@@ -269,6 +269,7 @@ COMMANDS = {
         example="fleetctl unload web@1",
         completes="wanted",
     ),
+    "verify": Command("change:verify", "", "UNIT", _SSH),
     "version": Command("", "print the version", example="fleetctl version"),
     "__complete": Command("complete:words", "", "POINT BREAKS LINE", interspersed=False),
 }

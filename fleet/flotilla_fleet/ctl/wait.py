@@ -29,6 +29,7 @@ ROUND = 2.0  # seconds of one of --block-attempts, as upstream
 NOTICE = 10.0  # seconds of silence after which the user is told what is waited for
 
 REASON_GRACE = 2.0  # seconds a reason for not being placed may take to go away
+SOMEWHERE_GRACE = 1.0  # seconds in which a global unit comes to a machine, or is told why it does not
 ENDED_GRACE = 2.0  # seconds a launched unit may be inactive before it counts as run to its end
 LOOP_GRACE = 10.0  # seconds that systemd may go on restarting a unit that fails
 
@@ -37,9 +38,12 @@ MANY = 8  # units from which on one list costs less than single reads
 _STOPPED = ("", "inactive", "failed")
 
 
+SOMEWHERE = "somewhere"
+
+
 class Goal(NamedTuple):
     """What one unit shall become: ``state`` inactive, loaded or launched, with the content ``hash``
-    ("": any)."""
+    ("": any). ``SOMEWHERE`` is for a global unit: any machine tells of it, or nothing speaks against it."""
 
     name: str
     state: str
@@ -85,6 +89,12 @@ def progress(goal: Goal, unit: Json | None, states: list[Json]) -> Progress:
     if unit is None:
         return Progress("failed", f"Unit {name} was destroyed by somebody else")
     reason = unit.get("reason", "")
+    if goal.state == SOMEWHERE:
+        if states:
+            return Progress("done")
+        if reason:
+            return Progress("failed", f"Unit {name} cannot be scheduled: {reason}", SOMEWHERE_GRACE)
+        return Progress("ended", grace=SOMEWHERE_GRACE)
     if not unit.get("machineID"):
         if reason:
             return Progress("unplaced", f"Unit {name} cannot be scheduled: {reason}", REASON_GRACE)

@@ -1,0 +1,150 @@
+# Copyright (c) 2026, flotilla.cluster contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How many clients the API takes at one time, and how long one may be silent.
+
+aiohttp bounds neither. Each listener counts its own connections, so that nobody on TCP keeps the users of the machine's
+own socket out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any, Protocol, cast
+
+MOST = 512
+"""Connections of one listener."""
+SILENCE = 60.0
+"""Seconds in which a client must have sent the whole head of a request, its first or another."""
+LOOK = 5.0
+"""Seconds between two looks at who is silent."""
+
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%s"
+)
+
+
+def refusal(most: int) -> bytes:
+    """The answer to who is one too many."""
+    text = b'{"error":{"code":503,"message":"fleetd has %d connections on this address, try again later"}}' % most
+    return _FULL % (len(text), text)
+
+
+class _Handler(Protocol):
+    """What asyncio calls of aiohttp's handler of one connection."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
+    def connection_lost(self, exc: BaseException | None) -> None: ...
+    def data_received(self, data: bytes) -> None: ...
+    def eof_received(self) -> bool | None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+
+
+class Connections:
+    """All connections of the API. ``begin`` and ``end`` tell of the requests on them."""
+
+    def __init__(self, most: int = MOST, silence: float = SILENCE) -> None:
+        self.most = most
+        self.silence = silence
+        self._doors: dict[object, _Door] = {}
+        self._look: asyncio.TimerHandle | None = None
+
+    def listener(self, server: Any) -> Listener:
+        return Listener(self, server)
+
+    def begin(self, handler: object) -> None:
+        """A request has come whole; how long its answer takes is not the client's doing."""
+        door = self._doors.get(handler)
+        if door is not None:
+            door.waits_since = math.inf
+
+    def end(self, handler: object) -> None:
+        door = self._doors.get(handler)
+        if door is not None:
+            door.waits_since = asyncio.get_running_loop().time()
+
+    def enter(self, door: _Door) -> None:
+        self._doors[door.handler] = door
+        self.end(door.handler)
+        if self._look is None:
+            self._look = asyncio.get_running_loop().call_later(min(LOOK, self.silence), self._end_silent)
+
+    def leave(self, door: _Door) -> None:
+        self._doors.pop(door.handler, None)
+        if not self._doors and self._look is not None:
+            self._look.cancel()
+            self._look = None
+
+    def _end_silent(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._look = loop.call_later(min(LOOK, self.silence), self._end_silent)
+        for door in list(self._doors.values()):
+            if loop.time() - door.waits_since >= self.silence:
+                door.abort()
+
+
+class Listener:
+    """The server as one listener knows it: what asyncio asks for a protocol at each new connection."""
+
+    def __init__(self, connections: Connections, server: Any) -> None:
+        self.connections = connections
+        self.open = 0
+        self._server = server
+
+    def __call__(self) -> asyncio.Protocol:
+        return _Door(self, self._server())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._server, name)
+
+
+class _Door(asyncio.Protocol):
+    """One connection: lets it in to aiohttp's handler, or refuses it."""
+
+    def __init__(self, listener: Listener, handler: _Handler) -> None:
+        self.handler = handler
+        self.waits_since = math.inf
+        self._listener = listener
+        self._transport: asyncio.Transport | None = None
+        self._inside = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        most = self._listener.connections.most
+        if self._listener.open >= most:
+            self._transport.write(refusal(most))
+            self._transport.close()
+            return
+        self._inside = True
+        self._listener.open += 1
+        self._listener.connections.enter(self)
+        self.handler.connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._inside:
+            self._inside = False
+            self._listener.open -= 1
+            self._listener.connections.leave(self)
+            self.handler.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._inside:
+            self.handler.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self.handler.eof_received() if self._inside else None
+
+    def pause_writing(self) -> None:
+        if self._inside:
+            self.handler.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._inside:
+            self.handler.resume_writing()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
