@@ -113,6 +113,13 @@ def runs_once(assignment: Assignment) -> bool:
     return service.get("Type") == "oneshot" and service.get("RemainAfterExit", "no") in ("no", "false", "0", "off")
 
 
+def check_runnable(name: str) -> None:
+    """Raise UnitNameError for a name that systemd would not run."""
+    validate_unit_name(name)
+    if is_template(name):
+        raise UnitNameError(f"{name} is a template and cannot run")
+
+
 def next_step(want: Assignment | None, have: Local | None) -> Step:
     """What to do next so that the machine comes to match ``want``; applied until it is NOTHING."""
     if have is None:
@@ -270,12 +277,31 @@ class Agent:
             name, digest, unit_digest = record.get("name"), record.get("digest"), record.get("hash")
             if not (isinstance(name, str) and isinstance(digest, str) and isinstance(unit_digest, str)):
                 continue
+            try:
+                check_runnable(name)
+            except UnitNameError:
+                continue
             job: JobState = LAUNCHED if record.get("job") == LAUNCHED else LOADED
             flags = {flag: record.get(flag) is True for flag in ("stopped", "fenced", "once", "done")}
             self.local[name] = Local(digest, unit_digest, job, **flags)
         for path in sorted(self.units_directory.iterdir()):
             if path.name not in self.local and path.is_file() and not path.name.startswith("."):
-                self._adopt(path)
+                self._adopt_or_drop(path)
+
+    def _adopt_or_drop(self, path: Path) -> None:
+        """One file that systemd cannot run would make it refuse every question about units that names it too.
+
+        Upstream's fleetd leaves templates here, and answers nothing from then on.
+        """
+        try:
+            check_runnable(path.name)
+        except UnitNameError as exc:
+            template = is_template(path.name)
+            log.warning("%s is %s: %s", path, "removed" if template else "left alone", exc)
+            if template:
+                path.unlink(missing_ok=True)
+            return
+        self._adopt(path)
 
     def _adopt(self, path: Path) -> None:
         try:
@@ -367,9 +393,7 @@ class Agent:
 
     def _checked(self, assignment: Assignment) -> Assignment:
         """What etcd holds is checked again: a name is a path, and a template wedges systemd's lists."""
-        validate_unit_name(assignment.name)
-        if is_template(assignment.name):
-            raise UnitNameError(f"{assignment.name} is a template and cannot run")
+        check_runnable(assignment.name)
         check_requirements(assignment.options)
         return assignment
 

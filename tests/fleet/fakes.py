@@ -21,6 +21,7 @@ from flotilla_fleet.presence import Presence
 from flotilla_fleet.registry import Keys, Registry
 from flotilla_fleet.systemd import ActiveState, SystemdError
 from flotilla_fleet.unitfile import parse_unit
+from flotilla_fleet.unitname import UNIT_TYPES
 
 
 class FakeSystemd:
@@ -112,6 +113,10 @@ class FakeSystemd:
 
     async def states(self, names: list[str]) -> dict[str, ActiveState]:
         self.calls["states"] += 1
+        for name in names:  # systemd answers for all names or for none
+            stem, _dot, suffix = name.rpartition(".")
+            if not stem or stem.endswith("@") or suffix not in UNIT_TYPES:
+                raise SystemdError(f"Unit name {name} is neither a valid invocation ID nor unit name.")
         return {name: self._state(name) for name in names}
 
     async def link(self, paths: list[str]) -> None:
