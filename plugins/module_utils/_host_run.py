@@ -52,6 +52,7 @@ class Service:
         self.checks: t.Sequence[t.Mapping[str, t.Any]] = params["ready"]
         self.timeout: int = params["ready_timeout"]
         self.patient: bool = params["wait"]
+        self.warnings: t.Sequence[str] = params["warnings"]
         self.observed = plans.Observed()
         self.plan: plans.Plan | None = None
         self.unit = plans.UnitState()

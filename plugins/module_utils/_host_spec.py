@@ -136,6 +136,7 @@ SERVICE: dict[str, t.Any] = {
     },
     "ready_timeout": {"type": "int", "default": 60},
     "wait": {"type": "bool", "default": True},
+    "warnings": {"type": "list", "elements": "str", "default": []},
 }
 
 # One service by itself, or several of them. no_log for the same reason as that of files.

@@ -36,6 +36,9 @@ options:
     description: Notes of M(flotilla.cluster.pki_request) to compare with their files, by names of your choice.
     type: dict
     default: {}
+  asked_at:
+    description: The controller's clock when it asks, in seconds since the epoch. It is returned, to compare clocks.
+    type: float
 notes:
   - Needs nothing but Python's standard library on the host. Run it as root, else it cannot tell who listens on a port.
 seealso:
@@ -172,6 +175,9 @@ host:
     apt_cache_age:
       description: Seconds since the package lists were updated; V(none) when there are none.
       type: int
+    asked_at:
+      description: The value of the option O(asked_at).
+      type: float
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -186,14 +192,16 @@ def main() -> None:
             "ports": {"type": "bool", "default": True},
             "look_at": {"type": "dict", "default": {}},
             "seals": {"type": "dict", "default": {}},
+            "asked_at": {"type": "float"},
         },
         supports_check_mode=True,
     )
+    asked_at = module.params.pop("asked_at")
     try:
         host = read_host(**module.params)
     except ValueError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(changed=False, host=host)
+    module.exit_json(changed=False, host={**host, "asked_at": asked_at})
 
 
 if __name__ == "__main__":

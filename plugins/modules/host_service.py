@@ -289,6 +289,11 @@ options:
         other hosts, when those get their turn later.
     type: bool
     default: true
+  warnings: &warnings
+    description: Sentences about this service that Ansible is to show as warnings when all is done.
+    type: list
+    elements: str
+    default: []
   services:
     description:
       - Several services in one call. Each entry has the options of this module.
@@ -315,6 +320,7 @@ options:
       ready: *ready
       ready_timeout: *ready_timeout
       wait: *wait
+      warnings: *warnings
 notes:
   - The unit file is one of O(files). systemd is reloaded when a file below C(/etc/systemd/system),
     C(/run/systemd/system) or C(/usr/lib/systemd) changes, or when it says that it should be.
@@ -514,6 +520,9 @@ def main() -> None:
     # Outside of the handlers, so that Ansible adds no traceback to what is a sentence for the user.
     if problem:
         module.fail_json(msg=problem, **more)
+    for service in services:
+        for sentence in service.warnings:
+            module.warn(sentence)
     module.exit_json(**results_of(module, services))
 
 

@@ -35,7 +35,8 @@ options:
       - The authorities that the host shall trust, name to certificates in PEM form.
         Each becomes C(<name>.crt) in O(directory).
       - The first certificate of a text signs; further ones are trusted too.
-      - A text may be empty in check mode only, for an authority that is still to be made.
+      - A text may be empty for an authority that is still to be made. What it shall sign is asked for then, and nothing
+        is installed.
     type: dict
     default: {}
   certificates:
@@ -532,9 +533,10 @@ def ensure_authorities(module: AnsibleModule, store: Store, now: datetime.dateti
         content = str(text).encode()
         present = store.read(path)
         if not content.strip():
-            if not module.check_mode:
+            if module.params["signed"]:
                 raise _pki.PkiError(f"authority {name} has no content: give its certificate in PEM form")
-            store.note(path, _describe(present), "a new authority")
+            if module.check_mode:
+                store.note(path, _describe(present), "a new authority")
             signers[name] = None
             continue
         content = content.rstrip() + b"\n"
@@ -618,7 +620,7 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
             requests.append(wish)
         if report is not None:
             installed[name] = report
-    if module.params["seal"] and not requests and not store.dry:
+    if module.params["seal"] and not requests and not store.dry and None not in signers.values():
         _set_seal(module, store, signers.values())
     result: dict[str, t.Any] = {
         "changed": bool(store.changed or accounts.made),

@@ -285,6 +285,21 @@ def test_the_key_belongs_to_its_owner(ask, folder, authority):
     assert (status.st_uid, status.st_gid) == (daemon.pw_uid, daemon.pw_gid)
 
 
+def test_an_authority_that_is_still_to_be_made_gets_requests_only(ask, folder, authority):
+    first = ask(authorities={"etcd-client-ca": ""}, seal="all that is wanted")
+    assert [request["name"] for request in first["requests"]] == ["etcd-server"]
+    assert not (folder / "etcd-client-ca.crt").exists()
+    assert not (folder / ".seal").exists()
+    second = ask(signed={"etcd-server": authority.sign(first["requests"][0])})
+    assert second["requests"] == []
+    assert (folder / "etcd-client-ca.crt").exists()
+
+
+def test_what_is_installed_is_not_sealed_while_its_authority_is_missing(ask, folder, installed):
+    assert ask(authorities={"etcd-client-ca": ""}, seal="all that is wanted")["changed"] is False
+    assert not (folder / ".seal").exists()
+
+
 def test_all_that_is_in_order_is_sealed_until_it_is_due(ask, folder, installed):
     assert ask(seal="all that is wanted")["changed"] is False
     seal = _seal.read(str(folder / ".seal"))
@@ -355,7 +370,10 @@ def test_no_key_is_shown(ask, folder, authority):
         ({"mode": "0444"}, "other users must have no access"),
         ({"mode": "u=r"}, "give an octal number"),
         ({"owner": "nobody-here"}, "shall belong to user 'nobody-here', which does not exist"),
-        ({"authorities": {"etcd-client-ca": ""}}, "authority etcd-client-ca has no content"),
+        (
+            {"authorities": {"etcd-client-ca": ""}, "signed": {"etcd-server": "x"}},
+            "authority etcd-client-ca has no content",
+        ),
         ({"authorities": {"etcd-client-ca": "text"}}, "holds no certificate in PEM form"),
         ({"signed": {"other": "x"}}, "'signed' holds other"),
     ],
