@@ -117,6 +117,41 @@ def test_a_half_done_call_is_finished_and_a_new_machine_gets_its_user(etcd: Etcd
     )
 
 
+def test_users_of_machines_that_left_are_removed(etcd: EtcdProcess, run_module: Run) -> None:
+    """Not of those that are named or present, and nobody's that fleet has not made."""
+    others = ["fleet-machine-web", f"fleet-machine-{IDS[0]}-old", "app"]
+    made = wanted()
+    another = f"fleet-machine-{'d' * 32}"
+    others.append(another)
+    made["users"] += [{"name": name, "password": secret(name)} for name in others]
+    made["roles"] += [{"name": name, "permissions": []} for name in others if name != another]
+    made["roles"] += [role for role in fleet_etcd_roles(["d" * 32], "/u/") if role["name"] == another]
+    assert "msg" not in run_module("etcd_auth", endpoints=[etcd.url], **made)
+    access = {"endpoints": [etcd.url], "username": "root", "password": secret("root"), "prefix": PREFIX}
+    presence = Keys(PREFIX).presence(IDS[1])
+    root = {"username": "root", "password": secret("root")}
+    run_module("etcd_kv", endpoints=[etcd.url], **root, keys={presence: "{"})
+    assert run_module("fleet_etcd_users", **access, machines=[IDS[0], IDS[2]])["changed"] is False
+    predicted = run_module(
+        "fleet_etcd_users", **access, machines=[IDS[0]], _ansible_check_mode=True, _ansible_diff=True
+    )
+    assert predicted["removed"] == [IDS[2]]
+    gone = f"fleet-machine-{IDS[2]}"
+    assert predicted["diff"] == {"before": f"user {gone}\nrole {gone}\n", "after": ""}
+    assert run_module("etcd_auth", endpoints=[etcd.url], **made)["changed"] is False, "check mode has changed something"
+    done = run_module("fleet_etcd_users", **access, machines=[IDS[0]])
+    assert (done["changed"], done["removed"]) == (True, [IDS[2]])
+    assert run_module("fleet_etcd_users", **access, machines=[IDS[0]]) == {**done, "changed": False, "removed": []}
+    refused = run_module("etcd_kv_info", endpoints=[etcd.url], keys=["/x"], username=gone, password=secret(gone))
+    assert "authentication failed" in refused["msg"]
+    again = run_module("etcd_auth", endpoints=[etcd.url], **made)["changes"]
+    assert again[0] == f"role {gone} is new"
+    assert not [text for text in again if gone not in text], "more was removed than what fleet had made"
+    run_module("etcd_kv", endpoints=[etcd.url], **root, keys=[presence], state="absent")
+    wrong = run_module("fleet_etcd_users", **access, machines=["core-01"])
+    assert "'core-01', which is no machine id" in wrong["msg"]
+
+
 def test_root_is_needed(run_module: Run) -> None:
     result = run_module("etcd_auth", endpoints=["http://127.0.0.1:1"], users=[{"name": "a", "password": "b"}])
     assert "users has no root with the role root" in result["msg"]

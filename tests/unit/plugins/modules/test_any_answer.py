@@ -315,6 +315,22 @@ def test_etcd_auth(found):
     check("etcd_auth", AUTH, found)
 
 
+LEFT = {"machines": ["a" * 32], "prefix": "/a/", "timeout": 0.5, "_ansible_diff": True}
+GONE = [f"fleet-machine-{'b' * 32}", "root"]
+
+
+@NEARLY
+@given(nearly((200, {"users": GONE}), (200, {"roles": GONE}), (200, {"kvs": [], "count": "0"}), PERMISSIONS, (200, {})))
+def test_fleet_etcd_users_nearly_right(found):
+    check("fleet_etcd_users", LEFT, found)
+
+
+@ANYTHING
+@given(replies(ETCD + " users roles"))
+def test_fleet_etcd_users(found):
+    check("fleet_etcd_users", LEFT, found)
+
+
 ROLE = {"name": "a", "permissions": [{"key": "", "prefix": True, "access": "readwrite"}], "timeout": 0.5}
 USER = {"name": "a", "new_password": "secret of a", "roles": ["b"], "timeout": 0.5}
 
