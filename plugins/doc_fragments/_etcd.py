@@ -61,7 +61,7 @@ options:
     type: float
     default: 30
 requirements:
-  - requests (Debian and Ubuntu have it as C(python3-requests))
+  - requests (C(python3-requests) of Debian and Ubuntu; where it is missing, it is installed if root runs the module)
 """
 
     # Where lookups, which run on the controller, find the same options beside their arguments. The environment is

@@ -42,5 +42,5 @@ options:
     type: float
     default: 10
 requirements:
-  - requests (Debian and Ubuntu have it as C(python3-requests))
+  - requests (C(python3-requests) of Debian and Ubuntu; where it is missing, it is installed if root runs the module)
 """

@@ -14,6 +14,7 @@ because it keeps connections, speaks mutual TLS and lets a Unix socket stand in 
 from __future__ import annotations
 
 import http.client
+import importlib
 import json
 import math
 import os
@@ -23,30 +24,19 @@ import socket
 import ssl
 import threading
 import time
-import traceback
 import typing as t
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-try:
-    import requests
-    from requests.adapters import HTTPAdapter
-    from requests.utils import get_environ_proxies
-    from urllib3.connection import HTTPConnection
-    from urllib3.connectionpool import HTTPConnectionPool
-    from urllib3.exceptions import ConnectTimeoutError
-
-    REQUESTS_ERROR: str | None = None
-except ImportError:
-    REQUESTS_ERROR = traceback.format_exc()
-    if not t.TYPE_CHECKING:
-        # base classes of what is defined below; nothing of it is used without requests
-        HTTPAdapter = HTTPConnection = HTTPConnectionPool = object
+from ansible_collections.flotilla.cluster.plugins.module_utils import _http_session
 
 if t.TYPE_CHECKING:
+    import requests
     from ansible.module_utils.basic import AnsibleModule
 
-MISSING_REQUESTS_HINT = "on Debian and Ubuntu: apt-get install python3-requests"
+REQUESTS_ERROR: str | None = _http_session.REQUESTS_ERROR
+REQUESTS_PACKAGE = "python3-requests"
+MISSING_REQUESTS_HINT = f"on Debian and Ubuntu: apt-get install {REQUESTS_PACKAGE}"
 
 _MEGABYTE = 1_000_000
 # 45 bytes of answer are enough to tell a proxy's page from a truncated reply
@@ -83,14 +73,50 @@ class OptionError(ClusterError):
 
 
 def require_requests(module: AnsibleModule) -> None:
-    """Ends the module with one sentence when C(requests) cannot be imported."""
+    """Has C(requests) there, or ends the module with one sentence.
+
+    Where it is missing it is installed, as ansible-core's module for apt does with the library that it needs.
+    """
     if REQUESTS_ERROR is None:
         return
     # late, as plugins that use this file have no AnsibleModule
     from ansible.module_utils.basic import missing_required_lib
 
-    message = missing_required_lib("requests", reason=f"to speak HTTP ({MISSING_REQUESTS_HINT})")
-    module.fail_json(msg=message, exception=REQUESTS_ERROR)
+    problem = _install_requests(module)
+    if problem is None:
+        module.warn(f"{REQUESTS_PACKAGE} was missing on this host and has been installed, as this module needs it")
+        return
+    reason = f"to speak HTTP ({MISSING_REQUESTS_HINT}){problem}"
+    module.fail_json(msg=missing_required_lib("requests", reason=reason), exception=REQUESTS_ERROR)
+
+
+def _install_requests(module: AnsibleModule) -> str | None:
+    """Installs the distribution's package and loads it.
+
+    Returns None when that went well, else what apt had against it, to stand behind a sentence.
+    """
+    global REQUESTS_ERROR
+    apt = module.get_bin_path("apt-get")
+    # a Python of somebody's own does not see what the distribution installs
+    if apt is None or module.check_mode or os.geteuid() != 0 or not _http_session.FROM_DISTRIBUTION:
+        return ""
+    options = ["-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]
+    environment = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    status, said = 1, ""
+    # lists can be missing, or name versions that the archive has replaced
+    for commands in ([], ["update"]):
+        for command in [*commands, f"install {REQUESTS_PACKAGE}"]:
+            status, _output, said = module.run_command(
+                [apt, *options, *command.split()], environ_update=environment, handle_exceptions=False
+            )
+        if status == 0:
+            break
+    importlib.invalidate_caches()
+    importlib.reload(_http_session)
+    REQUESTS_ERROR = _http_session.REQUESTS_ERROR
+    if REQUESTS_ERROR is None:
+        return None
+    return f"; apt-get could not install it: {printable(said)}" if status else ""
 
 
 def answer(module: AnsibleModule, work: t.Callable[[], dict[str, t.Any]]) -> t.NoReturn:
@@ -269,55 +295,6 @@ def _json_type(data: t.Any) -> str:
     return names.get(type(data), "value")
 
 
-class _UnixConnection(HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost")
-        self._path = path
-
-    def connect(self) -> None:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(self.timeout if isinstance(self.timeout, (int, float)) else None)
-            sock.connect(self._path)
-        except BaseException:
-            sock.close()
-            raise
-        self.sock = sock
-
-
-class _UnixPool(HTTPConnectionPool):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost")
-        self._path = path
-
-    def _new_conn(self) -> _UnixConnection:
-        return _UnixConnection(self._path)
-
-
-class UnixAdapter(HTTPAdapter):
-    """Lets a requests session reach one Unix socket, whatever host its URLs name."""
-
-    def __init__(self, path: str) -> None:
-        self._pool = _UnixPool(path)
-        super().__init__()
-
-    def get_connection_with_tls_context(
-        self, request: t.Any, verify: t.Any, proxies: t.Any = None, cert: t.Any = None
-    ) -> t.Any:
-        return self._pool
-
-    def get_connection(self, url: t.Any, proxies: t.Any = None) -> t.Any:
-        # what requests before 2.32 calls
-        return self._pool
-
-    def request_url(self, request: t.Any, proxies: t.Any) -> str:
-        return str(request.path_url)
-
-    def close(self) -> None:
-        self._pool.close()
-        super().close()
-
-
 class HttpClient:
     """One kept session to one base URL.
 
@@ -481,7 +458,7 @@ class HttpClient:
         body = None if payload is None else json.dumps(payload, separators=(",", ":")).encode()
         sent_headers = {} if body is None else {"Content-Type": "application/json"}
         sent_headers.update(headers or {})
-        root = "http+unix://localhost" if self.base.startswith("unix://") else self.base
+        root = _http_session.SOCKET_ROOT if self.base.startswith("unix://") else self.base
         url = root + path
         return session.request(
             method,
@@ -491,7 +468,7 @@ class HttpClient:
             timeout=(seconds, seconds if read_timeout == -1 else read_timeout),
             allow_redirects=False,
             stream=True,
-            proxies=get_environ_proxies(url, no_proxy=None) if self._use_proxies else None,
+            proxies=_http_session.proxies_for(url) if self._use_proxies else None,
         )
 
     def _body(self, asked: str, response: requests.Response) -> bytes:
@@ -521,18 +498,12 @@ class HttpClient:
         return self._session
 
     def _new_session(self) -> requests.Session:
-        session = requests.Session()
-        # neither proxies nor .netrc nor a bundle from the environment: they are not meant for a cluster's inside
-        session.trust_env = False
-        session.headers.update({"Accept": "application/json", "Accept-Encoding": "identity"})
         if self.base.startswith("unix://"):
-            session.mount("http+unix://", UnixAdapter(self.base[len("unix://") :]))
-        elif self.base.startswith("https://"):
-            self._tls.check()
-            session.verify = self._tls.ca_cert or True
-            if self._tls.client_cert:
-                session.cert = (self._tls.client_cert, self._tls.client_key)
-        return session
+            return _http_session.new_session(socket_path=self.base[len("unix://") :])
+        if not self.base.startswith("https://"):
+            return _http_session.new_session()
+        self._tls.check()
+        return _http_session.new_session(self._tls.ca_cert, self._tls.client_cert, self._tls.client_key)
 
 
 class LineStream:
@@ -663,13 +634,12 @@ def _explain(asked: str, error: BaseException, seconds: float, base: str) -> Htt
     def first(*kinds: type[BaseException]) -> t.Any:
         return next((item for item in chain if isinstance(item, kinds)), None)
 
-    tls = _explain_tls(
-        asked, first(ssl.SSLCertVerificationError), first(ssl.SSLError), first(requests.exceptions.SSLError)
-    )
+    kinds = _http_session.errors()
+    tls = _explain_tls(asked, first(ssl.SSLCertVerificationError), first(ssl.SSLError), first(kinds.tls))
     if tls is not None:
         return tls
-    if first(requests.exceptions.Timeout, TimeoutError, socket.timeout) is not None:
-        return _slow(asked, seconds, sent=first(ConnectTimeoutError, requests.exceptions.ConnectTimeout) is None)
+    if first(kinds.timeout, TimeoutError, socket.timeout) is not None:
+        return _slow(asked, seconds, sent=first(*kinds.connect_timeouts) is None)
     local = first(FileNotFoundError, PermissionError)
     if local is not None and base.startswith("unix://"):
         missing = isinstance(local, FileNotFoundError)

@@ -81,7 +81,7 @@ options:
     type: float
     default: 30
 requirements:
-  - requests (Debian and Ubuntu have it as C(python3-requests))
+  - requests (C(python3-requests) of Debian and Ubuntu; where it is missing, it is installed if root runs the module)
 notes:
   - The proxy variables of the environment count, as a service may be far away.
   - Services do not let anyone delete a token as such. O(state=absent) deletes its members and its size; the empty

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("requests")
 
 import requests
-from ansible_collections.flotilla.cluster.plugins.module_utils import _http
+from ansible_collections.flotilla.cluster.plugins.module_utils import _http, _http_session
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import (
     Deadline,
     HttpClient,
@@ -272,4 +272,92 @@ def test_surrogate_pairs_are_text():
 def test_the_module_works_without_requests_until_it_is_needed():
     # what stands in for requests' classes must not be called
     assert _http.REQUESTS_ERROR is None
-    assert issubclass(_http.UnixAdapter, requests.adapters.HTTPAdapter)
+    assert issubclass(_http_session.UnixAdapter, requests.adapters.HTTPAdapter)
+
+
+class Host:
+    """A module on a host without requests: what it ran, warned of and failed with."""
+
+    check_mode = False
+
+    def __init__(self, *statuses):
+        self.statuses = list(statuses)
+        self.ran, self.warnings = [], []
+
+    def get_bin_path(self, name):
+        return f"/usr/bin/{name}"
+
+    def run_command(self, argv, **_options):
+        self.ran.append(" ".join(word for word in argv[4:] if not word.startswith(("-", "DPkg"))))
+        status = self.statuses.pop(0)
+        return status, "", "E: Unable to locate package\n" if status else ""
+
+    def warn(self, text):
+        self.warnings.append(text)
+
+    def fail_json(self, msg, **_more):
+        raise SystemExit(msg)
+
+
+@pytest.fixture
+def without_requests(monkeypatch):
+    """The state of a host's own Python before the package is installed; loading again finds it if that went well."""
+    monkeypatch.setattr(_http, "REQUESTS_ERROR", "Traceback: no requests")
+    monkeypatch.setattr(_http_session, "REQUESTS_ERROR", "Traceback: no requests")
+    monkeypatch.setattr(_http_session, "FROM_DISTRIBUTION", True)
+    monkeypatch.setattr(_http.os, "geteuid", lambda: 0)
+
+    def load(host):
+        found = None if not host.statuses else "Traceback: no requests"
+        monkeypatch.setattr(
+            _http.importlib, "reload", lambda module: monkeypatch.setattr(module, "REQUESTS_ERROR", found)
+        )
+        return host
+
+    return load
+
+
+def test_a_missing_library_is_installed_and_told(without_requests):
+    host = without_requests(Host())
+    host.statuses = [0]
+    _http.require_requests(host)
+    assert host.ran == ["install python3-requests"]
+    assert host.warnings == [
+        "python3-requests was missing on this host and has been installed, as this module needs it"
+    ]
+
+
+def test_old_package_lists_are_fetched_anew(without_requests):
+    host = without_requests(Host())
+    host.statuses = [100, 0, 0]
+    _http.require_requests(host)
+    assert host.ran == ["install python3-requests", "update", "install python3-requests"]
+
+
+def test_what_apt_says_is_passed_on(without_requests):
+    host = without_requests(Host(100, 100, 100))
+    with pytest.raises(SystemExit, match=r"apt-get could not install it: E: Unable to locate package"):
+        _http.require_requests(host)
+
+
+@pytest.mark.parametrize("reason", ["check mode", "no root", "a Python of its own", "no apt"])
+def test_where_nothing_may_be_installed_the_package_is_named(without_requests, monkeypatch, reason):
+    host = without_requests(Host())
+    if reason == "check mode":
+        host.check_mode = True
+    elif reason == "no root":
+        monkeypatch.setattr(_http.os, "geteuid", lambda: 1000)
+    elif reason == "no apt":
+        monkeypatch.setattr(host, "get_bin_path", lambda _name: None)
+    else:
+        monkeypatch.setattr(_http_session, "FROM_DISTRIBUTION", False)
+    with pytest.raises(SystemExit, match="apt-get install python3-requests"):
+        _http.require_requests(host)
+    assert host.ran == []
+
+
+def test_loading_again_keeps_the_library_usable(monkeypatch):
+    monkeypatch.setattr(_http_session, "REQUESTS_ERROR", "Traceback: no requests")
+    _http.importlib.reload(_http_session)
+    assert _http_session.REQUESTS_ERROR is None
+    assert issubclass(_http_session.errors().timeout, OSError)
