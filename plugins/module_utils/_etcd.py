@@ -16,6 +16,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
+import re
 import time
 import typing as t
 from dataclasses import dataclass
@@ -157,6 +159,16 @@ class Status:
     is_learner: bool
     errors: tuple[str, ...]
     db_size_in_use: int = 0
+    # since etcd 3.6; 0 before
+    db_size_quota: int = 0
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """:ivar kind: NOSPACE or CORRUPT"""
+
+    member_id: int
+    kind: str
 
 
 Operation = dict[str, t.Any]
@@ -484,7 +496,31 @@ class EtcdClient:
             is_learner=answer.flag("isLearner"),
             errors=tuple(answer.texts("errors")),
             db_size_in_use=answer.integer("dbSizeInUse"),
+            db_size_quota=answer.integer("dbSizeQuota"),
         )
+
+    def alarms(self) -> list[Alarm]:
+        """The alarms that are on, each with the member that raised it."""
+        answer = self.call("/maintenance/alarm", {"action": "GET"})
+        return [Alarm(item.integer("memberID"), item.text("alarm")) for item in answer.objects("alarms")]
+
+    def hash_kv(self, revision: int) -> tuple[int, int]:
+        """Hash of the member's keys and values up to a revision, and the revision that it was compacted to.
+
+        Members that agree on both hold the same data. From etcd 3.5 on.
+        """
+        answer = self.call("/maintenance/hashkv", {"revision": str(revision)})
+        return answer.integer("hash"), answer.integer("compact_revision")
+
+    def metric(self, name: str) -> float:
+        """A metric without labels of the member that is asked first, 0 when it has none of that name."""
+        reply = self._client(self._order[0]).request("GET", "/metrics")
+        found = re.search(rf"^{re.escape(name)} (\S+)$", reply.body.decode("utf-8", "replace"), re.MULTILINE)
+        try:
+            value = float(found[1]) if found and reply.status == 200 else 0.0
+        except ValueError:
+            return 0.0
+        return value if math.isfinite(value) else 0.0
 
     # -- requests
 

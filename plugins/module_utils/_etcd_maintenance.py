@@ -17,6 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
+    Alarm,
     EtcdClient,
     EtcdError,
     Member,
@@ -47,12 +48,6 @@ class Wanted:
     unused: float | None
     least: int
     alarms: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Alarm:
-    member_id: int
-    kind: str
 
 
 @dataclass
@@ -138,7 +133,7 @@ class Maintenance:
                 # what compaction would free in check mode nobody knows
                 if due(status, wanted):
                     done.defragmented.append(self._defragment(member, status))
-        for alarm in self._alarms() if wanted.alarms else ():
+        for alarm in self._client.alarms() if wanted.alarms else ():
             if alarm.kind in wanted.alarms:
                 done.disarmed.append(self._disarm(alarm, view))
         return done
@@ -198,10 +193,6 @@ class Maintenance:
             if own.deadline.left() < _PAUSE:
                 raise MaintenanceError(f"{member.name} was defragmented and does not answer: {problem}")
             time.sleep(_PAUSE)
-
-    def _alarms(self) -> list[Alarm]:
-        answer = self._client.call("/maintenance/alarm", {"action": "GET"})
-        return [Alarm(item.integer("memberID"), item.text("alarm")) for item in answer.objects("alarms")]
 
     def _disarm(self, alarm: Alarm, view: View) -> dict[str, str]:
         if not self._check:

@@ -164,6 +164,15 @@ def valid_until(certificate: x509.Certificate) -> datetime.datetime:
     return certificate.not_valid_after.replace(tzinfo=datetime.timezone.utc)
 
 
+def is_authority(certificate: x509.Certificate) -> bool:
+    """Tell whether a certificate may sign others."""
+    try:
+        constraints: t.Any = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+    except x509.ExtensionNotFound:
+        return False
+    return bool(constraints.ca)
+
+
 def signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
     """Tell whether the authority's key signed the certificate and its name is the issuer."""
     if certificate.issuer != authority.subject or certificate.signature_hash_algorithm is None:

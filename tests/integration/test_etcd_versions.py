@@ -221,8 +221,10 @@ def test_a_full_cluster_is_brought_back(full: SecureCluster, run_module: Run) ->
         if done.get("failed"):
             break
     assert "database space exceeded" in done["msg"]
-    seen = run_module("etcd_cluster_info", **here)
+    seen = run_module("etcd_cluster_info", details=True, **here)
     assert "NOSPACE" in "; ".join(seen["problems"])
+    assert {item["alarm"] for item in seen["alarms"]} == {"NOSPACE"}
+    assert {item["name"] for item in seen["alarms"]} <= {"m1", "m2", "m3"}
     wanted = {"keep_revisions": 0, "defragment": True, "unused": 0.1, "least_bytes": 0, "disarm": ["NOSPACE"]}
     check = run_module("etcd_maintenance", **wanted, _ansible_check_mode=True, **here)
     assert check["changed"] is True, check
@@ -433,3 +435,38 @@ def test_lookups_read_it_from_variables_and_from_the_environment_of_etcdctl(
     assert found["one"] == "{{ not_a_template }}"
     assert found["several"] == ["value 7", None]
     assert found["below"] == {f"{number:04}": f"value {number}" for number in range(1100)}
+
+
+def test_a_cluster_tells_what_it_will_run_out_of(
+    full: SecureCluster, minor: str, run_module: Run, tmp_path: Path
+) -> None:
+    here = access(full)
+    pki = full.authority.directory
+    local = {"data_dir": str(tmp_path), "certificates": [str(pki / "peer.crt"), str(pki / "authority.crt"), "/none"]}
+    # certificates of these tests end after two days
+    kind = {"certificate_days": 1, "authority_days": 1, "disk": 1.0}
+    assert run_module("etcd_kv", keys={f"/f/{n}": "x" * 50_000 for n in range(20)}, **here)["changed"] is True
+    seen = run_module("etcd_cluster_info", limits=kind, hash=True, **local, **here)
+    assert seen["findings"] == ["the certificate /none cannot be read: No such file or directory"], seen
+    assert seen["leader"] in ("m1", "m2", "m3")
+    assert {member["quota"] for member in seen["members"]} == {16 << 20}
+    assert all(member["certificate_until"].startswith("20") for member in seen["members"])
+    hashes = {member["hash"] for member in seen["members"]}
+    assert hashes == {""} if minor == "3.4" else len(hashes) == 1 and hashes != {""}
+    assert seen["local"]["certificates"][0]["until"]
+
+    strict = {"certificate_days": 3, "authority_days": 3, "quota": 0.05, "disk": 0.0001}
+    found = run_module("etcd_cluster_info", limits=strict, **local, **here)["findings"]
+    for member in full.members:
+        assert sum(one.startswith(f"{member.name}: its database has ") for one in found) == 1
+        assert sum(one.startswith(f"{member.name}: the certificate {member.url} ends on") for one in found) == 1
+    assert sum(one.startswith(f"the certificate {pki}/peer.crt ends on ") for one in found) == 1
+    assert sum(one.startswith(f"the authority {pki}/authority.crt ends on ") for one in found) == 1
+    assert sum(one.startswith(f"the disk of {tmp_path} is ") for one in found) == 1
+    only_host = run_module("etcd_cluster_info", cluster=False, limits=strict, **local, **here)
+    assert (only_host["members"], len(only_host["findings"])) == ([], 4)
+
+    full.members[2].kill()
+    down = run_module("etcd_cluster_info", limits=kind, **here)
+    assert len(down["findings"]) == 1
+    assert down["findings"][0].startswith("m3 does not answer")

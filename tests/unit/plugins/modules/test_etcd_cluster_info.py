@@ -143,6 +143,8 @@ def test_what_the_host_has(run_module, tmp_path, made):
         bootstrap_file=str(bootstrap),
     )
     options = "--initial-cluster=a --initial-cluster-state=new" if made else ""
+    disk = result["local"].pop("disk")
+    assert (disk is not None and 0 < disk["free"] < disk["size"]) == made
     assert result["local"] == {"data": made, "bootstrap": options, "snapshot_index": 100002 if made else 0}
 
 
