@@ -99,7 +99,7 @@ test-etcd: venv base ## upgrades, replacement, restore, recovery and scaling of 
 	$(BIN)/pytest tests/daytwo
 
 ##@ Measurements
-.PHONY: bench-up bench-failover bench-fleet bench-scale
+.PHONY: bench-up bench-failover bench-fleet bench-etcd bench-scale
 bench-up: venv ## the play beside a script that does the minimum, on fresh hosts
 	@$(BIN)/python tests/bench/bench_up.py
 
@@ -108,6 +108,9 @@ bench-failover: venv ## from the death of a machine to its unit active elsewhere
 
 bench-fleet: venv ## our fleet beside upstream's, on the same hosts in one run
 	@$(BIN)/python tests/bench/bench_fleet.py
+
+bench-etcd: venv ## keys put by a play, writes the role's etcd takes beside one by hand, and the last day two
+	@$(BIN)/python tests/bench/bench_etcd.py
 
 bench-scale: venv ## how fleet's engine grows: 1,000 simulated machines, 10,000 units, a real etcd
 	@$(BIN)/python tests/bench/bench_scale.py

@@ -208,8 +208,8 @@ def served_certificate(url: str, tls: Tls, seconds: float) -> Certificate | None
             shown = secure.getpeercert() or {}
         stamp = ssl.cert_time_to_seconds(str(shown["notAfter"]))
     except (OSError, ValueError, KeyError) as error:
-        return Certificate(url, problem=str(error))
-    return Certificate(url, until=datetime.datetime.fromtimestamp(stamp, datetime.timezone.utc))
+        return Certificate(f"of {url}", problem=str(error))
+    return Certificate(f"of {url}", until=datetime.datetime.fromtimestamp(stamp, datetime.timezone.utc))
 
 
 def read_certificates(paths: t.Iterable[str]) -> list[Certificate]:

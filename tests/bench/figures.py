@@ -187,3 +187,24 @@ def services_at_rest(
             percent = 100 * (now["cpu"] - before[name]["cpu"]) / seconds
             services.setdefault(name, {})[host] = {**now, "cpu": percent}
     return services
+
+
+def seconds_of(rows: Iterable[Mapping[str, Any]], count: int) -> list[float]:
+    """Wall seconds of the rows for so many keys, in their order."""
+    return [float(row["wall"]) for row in rows if row["keys"] == count]
+
+
+def extrapolated(one: float, hundred: float, count: int) -> float:
+    """Seconds for ``count`` turns of a loop, from those of 1 and of 100: what one turn adds, and the rest once."""
+    return one + (hundred - one) / 99 * (count - 1)
+
+
+def check_perf(output: str) -> dict[str, Any]:
+    """``writes`` a second and whether it ``passed``, from what ``etcdctl check perf`` prints.
+
+    Raises ValueError when there is no throughput in it.
+    """
+    found = re.search(r"Throughput (?:is|too low:) (\d+) writes/s", output)
+    if found is None:
+        raise ValueError(f"etcdctl check perf printed no throughput: {output[-300:]!r}")
+    return {"writes": int(found[1]), "passed": output.rstrip().endswith("PASS")}

@@ -141,8 +141,15 @@ class Lab:
     def start(self, host: str) -> None:
         clusters.start_host(self.cluster.name, host, self.order.timeout, self.progress)
 
-    def play(self, log: Path, timeout: float, variables: Mapping[str, str] | None = None, **environment: str) -> Done:
-        """Run playbooks/site.yml on the hosts, with ``variables`` over the inventory's; its output goes to ``log``."""
+    def play(
+        self,
+        log: Path,
+        timeout: float,
+        variables: Mapping[str, str] | None = None,
+        playbook: str = "playbooks/site.yml",
+        **environment: str,
+    ) -> Done:
+        """Run a playbook on the hosts, with ``variables`` over the inventory's; its output goes to ``log``."""
         program = Path(sys.executable).parent / "ansible-playbook"
         if not program.exists():
             raise BenchError(f"{program} is missing: run this with the Python of .venv, as make does")
@@ -152,7 +159,7 @@ class Lab:
             **environment,
         }
         given = [item for key, value in (variables or {}).items() for item in ("-e", f"{key}={value}")]
-        command = [str(program), "-i", str(self.inventory), "playbooks/site.yml", *given]
+        command = [str(program), "-i", str(self.inventory), playbook, *given]
         return self.measured(command, log, timeout, settings)
 
     def measured(

@@ -171,6 +171,22 @@ def test_no_way_back(lab: Lab) -> None:
     lab.use("3.7")
 
 
+def test_the_check_tells_what_runs_out_and_who_is_down(lab: Lab) -> None:
+    assert "nothing runs out" in lab.play("etcd_check.yml")
+    said = " ".join(
+        lab.play("etcd_check.yml", fails=True, etcd_check_certificate_days=400, etcd_check_disk=0.0001).split()
+    )
+    for host in HOSTS:
+        assert f"{host}: the certificate of https://" in said
+        assert f"{host}: the certificate /etc/flotilla/pki/etcd-peer.crt ends on " in said
+        assert f"{host}: the disk of /var/lib/etcd is " in said
+    lab.on(HOSTS[2], "systemctl stop etcd")
+    said = " ".join(lab.play("etcd_check.yml", fails=True).split())
+    assert f"{HOSTS[2]} does not answer" in said
+    assert "findings: 1," in said
+    lab.on(HOSTS[2], "systemctl start etcd")
+
+
 def test_a_member_that_lost_its_disk_is_replaced_under_load(lab: Lab) -> None:
     lab.on(HOSTS[1], "systemctl kill --signal KILL etcd; systemctl stop etcd; rm -rf /var/lib/etcd/member")
     with lab.written("replace"):

@@ -459,7 +459,7 @@ def test_a_cluster_tells_what_it_will_run_out_of(
     found = run_module("etcd_cluster_info", limits=strict, **local, **here)["findings"]
     for member in full.members:
         assert sum(one.startswith(f"{member.name}: its database has ") for one in found) == 1
-        assert sum(one.startswith(f"{member.name}: the certificate {member.url} ends on") for one in found) == 1
+        assert sum(one.startswith(f"{member.name}: the certificate of {member.url} ends on") for one in found) == 1
     assert sum(one.startswith(f"the certificate {pki}/peer.crt ends on ") for one in found) == 1
     assert sum(one.startswith(f"the authority {pki}/authority.crt ends on ") for one in found) == 1
     assert sum(one.startswith(f"the disk of {tmp_path} is ") for one in found) == 1

@@ -134,3 +134,38 @@ def test_etcd_leader() -> None:
     assert figures.etcd_leader([endpoint(11, 12), endpoint(12, 12), endpoint(13, 12)]) == "10.79.1.12"
     with pytest.raises(ValueError, match="none of the endpoints"):
         figures.etcd_leader([endpoint(11, 0)])
+
+
+def test_seconds_of_one_number_of_keys() -> None:
+    rows = [{"keys": 1, "wall": 1.5}, {"keys": 100, "wall": 60.0}, {"keys": 1, "wall": 1.25}]
+    assert figures.seconds_of(rows, 1) == [1.5, 1.25]
+    assert figures.seconds_of(rows, 7) == []
+
+
+def test_a_loop_is_extrapolated_from_one_and_a_hundred_turns() -> None:
+    assert figures.extrapolated(1.0, 100.0, 100) == pytest.approx(100.0)
+    assert figures.extrapolated(2.0, 101.0, 1000) == pytest.approx(1001.0)
+
+
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [
+        (
+            " 60 / 60 [=====] 100.00% 1m0s\nPASS: Throughput is 931 writes/s\nPASS: Slowest request took 0.2s\n"
+            "PASS: Stddev is 0.01s\nPASS\n",
+            {"writes": 931, "passed": True},
+        ),
+        (
+            "FAIL: Throughput too low: 2411 writes/s\nSlowest request took too long: 0.9s\nPASS: Stddev is 0.01s\n"
+            "FAIL\n",
+            {"writes": 2411, "passed": False},
+        ),
+    ],
+)
+def test_what_check_perf_prints(output: str, found: dict[str, object]) -> None:
+    assert figures.check_perf(output) == found
+
+
+def test_check_perf_without_a_throughput_is_an_error() -> None:
+    with pytest.raises(ValueError, match="printed no throughput"):
+        figures.check_perf("Error: context deadline exceeded")
