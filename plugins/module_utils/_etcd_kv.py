@@ -496,10 +496,8 @@ def apply(
         if others and not skip:
             raise KvUnexpected(_unexpected_words(others, stored, show=show, first=attempt == 0))
         outcome.skipped = tuple(entry.key for entry in others)
-        # what is left alone keeps its name: it is not pruned
-        steps = [
-            step for step in plan(wanted, stored, prune, leases.id_of) if step.changes[0].key not in outcome.skipped
-        ]
+        left = set(outcome.skipped)
+        steps = [step for step in plan(wanted, stored, prune, leases.id_of) if step.changes[0].key not in left]
         if not check:
             _settle(outcome, doubtful, steps)
             leases.grant(step.ttl for step in steps)

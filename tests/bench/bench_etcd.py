@@ -109,7 +109,7 @@ class Keys:
 
     def loop(self, count: int) -> dict[str, Any]:
         """What a play that loops over keys costs."""
-        key, loop = "/bench/loop/{{ item }}", {"loop": f"{{{{ range({count}) }}}}"}
+        key, loop = "/bench/loop/{{ item }}", {"loop": f"{{{{ range({count}) | list }}}}"}
         if self.loops == "flotilla.cluster.etcd_kv":
             task = self._ours({"keys": [{"key": key, "value": "{{ stamp }}"}]})
         else:

@@ -19,6 +19,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODULES = sorted(path.stem for path in ROOT.glob("plugins/modules/[a-z]*.py"))
 FILTERS = sorted(path.stem for path in ROOT.glob("plugins/filter/[a-z]*.py"))
+LOOKUPS = sorted(path.stem for path in ROOT.glob("plugins/lookup/[a-z]*.py"))
 ROLES = sorted(path.parent.name for path in ROOT.glob("roles/*/tasks"))
 # keys of a task that name no module
 TASK_KEYWORDS = {
@@ -89,6 +90,24 @@ def test_module_says_what_it_returns_and_supports(name: str) -> None:
 def test_filter_has_examples(name: str) -> None:
     shown = documentation("filter", tuple(FILTERS))[f"flotilla.cluster.{name}"]
     assert yaml.safe_load(shown["examples"])
+
+
+@pytest.mark.parametrize("name", LOOKUPS)
+def test_lookup_has_examples_and_says_what_it_returns(name: str) -> None:
+    shown = documentation("lookup", tuple(LOOKUPS))[f"flotilla.cluster.{name}"]
+    assert shown["return"]["_list"]
+    for task in tasks(yaml.safe_load(shown["examples"])):
+        assert task.get("name"), task
+
+
+@pytest.mark.parametrize("name", ["etcd", "etcd_prefix"])
+def test_the_lookups_of_etcd_take_what_modules_take_also_from_variables(name: str) -> None:
+    options = documentation("lookup", tuple(LOOKUPS))[f"flotilla.cluster.{name}"]["doc"]["options"]
+    modules = documentation("module", tuple(MODULES))["flotilla.cluster.etcd_kv"]["doc"]["options"]
+    for option in ("endpoints", "ca_cert", "client_cert", "client_key", "username", "password", "timeout"):
+        assert options[option]["vars"] == [{"name": f"flotilla_etcd_{option}"}]
+        assert options[option].get("default") == modules[option].get("default")
+        assert options[option]["description"]
 
 
 @pytest.mark.parametrize("name", ROLES)
