@@ -91,9 +91,12 @@ class UnitState:
 
 @dataclass(frozen=True)
 class Machine:
+    """A machine that is present. C(draining): its units are being taken off, or are."""
+
     id: str
     primary_ip: str
     metadata: t.Mapping[str, str]
+    draining: bool = False
 
 
 class FleetClient:
@@ -133,14 +136,38 @@ class FleetClient:
         """Deletes a unit; False when there was none."""
         return self._ask("DELETE", f"/units/{_path(name)}", expected=(204, 404)).status == 204
 
-    def states(self, *, unit: str | None = None) -> list[UnitState]:
-        """What the machines say of their units, or of the one given; by name, then machine."""
-        query = {} if unit is None else {"unitName": unit}
+    def states(self, *, unit: str | None = None, machine: str | None = None) -> list[UnitState]:
+        """What the machines say of their units, by name, then machine; of one unit or by one machine alone."""
+        asked = {"unitName": unit, "machineID": machine}
+        query = {key: value for key, value in asked.items() if value is not None}
         return [_state(reply, item) for reply, item in self._pages("/state", "states", query)]
 
     def machines(self) -> list[Machine]:
         """All machines, by id."""
         return [_machine(reply, item) for reply, item in self._pages("/machines", "machines")]
+
+    def set_drain(self, machine: str, draining: bool) -> None:
+        """Takes all units off a machine and places none there, or ends that."""
+        self._only_ours("POST" if draining else "DELETE", f"/machines/{_path(machine)}/drain")
+
+    def patch_metadata(self, machine: str, changes: t.Mapping[str, str]) -> None:
+        """Sets metadata of a machine; "" takes a key away."""
+        operations = [
+            {
+                "op": "add" if value else "remove",
+                "path": f"/{machine}/metadata/{key}",
+                **({"value": value} if value else {}),
+            }
+            for key, value in changes.items()
+        ]
+        self._only_ours("PATCH", "/machines", operations)
+
+    def _only_ours(self, method: str, path: str, body: t.Any = None) -> None:
+        """A request that upstream's fleetd knows nothing of."""
+        reply = self._ask(method, path, body, expected=(204, 404, 405))
+        if reply.status != 204:
+            fix = "run this collection's fleetd (fleet_source: collection), and check that the machine is still there"
+            raise FleetError(reply.asked, reply.status, _message(reply) or "", fix)
 
     def events(self) -> LineStream | None:
         """A line for each change in the cluster, None when this fleetd does not tell."""
@@ -173,7 +200,7 @@ class FleetClient:
         self,
         method: str,
         path: str,
-        body: dict[str, t.Any] | None = None,
+        body: t.Any = None,
         *,
         expected: t.Sequence[int] = (200,),
     ) -> Reply:
@@ -279,7 +306,18 @@ def _machine(reply: Reply, data: dict[str, t.Any]) -> Machine:
         id=_name(reply, data, "id"),
         primary_ip=_text(reply, data, "primaryIP"),
         metadata={key: _text(reply, metadata, key) for key in metadata},
+        draining=data.get("draining") is True,
     )
+
+
+def describe_machine(machine: Machine) -> dict[str, t.Any]:
+    """A machine the way modules return it."""
+    return {
+        "id": machine.id,
+        "primary_ip": machine.primary_ip,
+        "metadata": dict(machine.metadata),
+        "draining": machine.draining,
+    }
 
 
 def fleet_client(params: t.Mapping[str, t.Any]) -> FleetClient:

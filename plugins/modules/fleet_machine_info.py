@@ -20,6 +20,7 @@ extends_documentation_fragment:
   - flotilla.cluster._attributes.actiongroup_fleet
   - flotilla.cluster._fleet
 seealso:
+  - module: flotilla.cluster.fleet_machine
   - module: flotilla.cluster.fleet_unit
   - module: flotilla.cluster.fleet_unit_info
 """
@@ -57,13 +58,22 @@ machines:
       type: dict
       sample:
         region: north
+    draining:
+      description: Whether all units are taken off it and none is placed there.
+      returned: always
+      type: bool
+      sample: false
 """
 
 import typing as t
 from contextlib import closing
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flotilla.cluster.plugins.module_utils._fleet import FLEET_ARGUMENTS, fleet_client
+from ansible_collections.flotilla.cluster.plugins.module_utils._fleet import (
+    FLEET_ARGUMENTS,
+    describe_machine,
+    fleet_client,
+)
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import answer
 
 
@@ -71,9 +81,7 @@ def read_machines(params: dict[str, t.Any]) -> list[dict[str, t.Any]]:
     """Return the machines as RETURN describes them."""
     with closing(fleet_client(params)) as client:
         machines = client.machines()
-    return [
-        {"id": machine.id, "primary_ip": machine.primary_ip, "metadata": dict(machine.metadata)} for machine in machines
-    ]
+    return [describe_machine(machine) for machine in machines]
 
 
 def main() -> None:

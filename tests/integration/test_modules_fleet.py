@@ -101,6 +101,29 @@ def test_a_hundred_units_in_one_call(cluster: Cluster, run_module: Run) -> None:
     assert run_module("fleet_unit_info", endpoint=cluster.endpoint)["units"] == []
 
 
+def test_a_machine_is_drained_and_comes_back(cluster: Cluster, run_module: Run) -> None:
+    units = [{"name": f"d{number}", "content": TEXT} for number in range(3)]
+    run_module("fleet_unit", endpoint=cluster.endpoint, units=units)
+    machine = next(unit["machine_id"] for unit in run_module("fleet_unit_info", endpoint=cluster.endpoint)["units"])
+    drained = run_module("fleet_machine", endpoint=cluster.endpoint, machine=machine, drained=True, timeout=20)
+    assert (drained["changed"], drained["homeless"]) == (True, {})
+    found = run_module("fleet_unit_info", endpoint=cluster.endpoint)["units"]
+    assert machine not in {unit["machine_id"] for unit in found}
+    listed = run_module("fleet_machine_info", endpoint=cluster.endpoint)["machines"]
+    assert [one["id"] for one in listed if one["draining"]] == [machine]
+    back = run_module(
+        "fleet_machine", endpoint=cluster.endpoint, machine=machine, drained=False, metadata={"rack": "12"}
+    )
+    assert (back["machine"]["draining"], back["machine"]["metadata"]["rack"]) == (False, "12")
+    again = run_module(
+        "fleet_machine", endpoint=cluster.endpoint, machine=machine, drained=False, metadata={"rack": "12"}
+    )
+    assert again["changed"] is False
+    run_module("fleet_machine", endpoint=cluster.endpoint, machine=machine, metadata={"rack": ""})
+    gone = [{"name": unit["name"], "state": "absent"} for unit in units]
+    run_module("fleet_unit", endpoint=cluster.endpoint, units=gone)
+
+
 def test_an_api_without_its_etcd_is_one_sentence(
     run_module: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -160,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
         self.script.closing.wait(30)
 
-    do_GET = do_PUT = do_POST = do_DELETE = _play
+    do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _play
 
     def log_message(self, format: str, *args: t.Any) -> None:
         """The script remembers what matters."""

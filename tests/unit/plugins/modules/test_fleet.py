@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""fleet_unit, fleet_unit_info and fleet_machine_info as a whole, against a scripted API on a Unix socket."""
+"""The modules of fleet as a whole, against a scripted API on a Unix socket."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 pytest.importorskip("requests")
 
-from ansible_collections.flotilla.cluster.plugins.module_utils import _fleet, _fleet_unit
+from ansible_collections.flotilla.cluster.plugins.module_utils import _fleet, _fleet_machine, _fleet_unit
 from ansible_collections.flotilla.cluster.plugins.module_utils._unit_file import parse_unit, unit_hash
 from ansible_collections.flotilla.cluster.tests.unit.plugins.scripted_http import ANY, Exchange, ScriptedServer
 
@@ -607,3 +607,66 @@ def test_the_hash_is_the_one_that_upstream_names_the_content_by(run_module, api)
     result = run_module("fleet_unit", endpoint=server.url, name="a.service", content=TEXT)
     assert result["changed"] is False
     assert result["units"][0]["hash"] == result["units"][0]["states"][0]["hash"]
+
+
+def one_machine(**more: t.Any) -> Exchange:
+    return Exchange("GET", "/fleet/v1/machines", answer={"machines": [{"id": M1, "primaryIP": "192.0.2.1", **more}]})
+
+
+def on_machine(*names: str) -> Exchange:
+    found = {"states": [state(name) for name in names]} if names else {}
+    return Exchange("GET", f"/fleet/v1/state?machineID={M1}", answer=found)
+
+
+def test_a_drain_waits_until_the_machine_is_empty_and_names_what_has_no_place(run_module, api, monkeypatch):
+    monkeypatch.setattr(_fleet_machine, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(_fleet_machine, "_GRACE_SECONDS", 0.0)
+    homeless = unit("b.service", currentState="inactive", reason="no machine has room")
+    server = api(
+        one_machine(),
+        Exchange("POST", f"/fleet/v1/machines/{M1}/drain", status=204),
+        on_machine("a.service", "b.service"),
+        no_events(),
+        on_machine("b.service"),
+        on_machine(),
+        Exchange("GET", "/fleet/v1/units", answer={"units": [placed("a.service", "launched", "launched"), homeless]}),
+    )
+    result = run_module("fleet_machine", endpoint=server.url, machine="f1", drained=True, _ansible_diff=True)
+    assert (result["changed"], result["machine"]["draining"]) == (True, True)
+    assert result["homeless"] == {"b.service": "no machine has room"}
+    assert (result["diff"]["before"]["draining"], result["diff"]["after"]["draining"]) == (False, True)
+
+
+def test_a_drained_machine_is_left_alone(run_module, api):
+    server = api(one_machine(draining=True), on_machine())
+    assert run_module("fleet_machine", endpoint=server.url, machine=M1, drained=True)["changed"] is False
+
+
+def test_a_drain_that_does_not_end_names_the_units(run_module, api, monkeypatch):
+    monkeypatch.setattr(_fleet_machine, "_POLL_SECONDS", 0.05)
+    server = api(one_machine(draining=True), on_machine("a.service"), no_events(), *[on_machine("a.service")] * 2)
+    result = run_module("fleet_machine", endpoint=server.url, machine=M1, drained=True, timeout=0.04)
+    assert "machine f1000000 still has a.service after 0.04 s; look at why" in result["msg"]
+
+
+def test_metadata_are_set_in_one_request(run_module, api):
+    sent = [
+        {"op": "add", "path": f"/{M1}/metadata/rack", "value": "12"},
+        {"op": "remove", "path": f"/{M1}/metadata/disk"},
+    ]
+    server = api(one_machine(metadata={"disk": "ssd"}), Exchange("PATCH", "/fleet/v1/machines", sent, status=204))
+    result = run_module("fleet_machine", endpoint=server.url, machine="f", metadata={"rack": 12, "disk": ""})
+    assert result["machine"]["metadata"] == {"rack": "12"}
+
+
+def test_check_mode_only_looks_at_the_machine(run_module, api):
+    server = api(one_machine())
+    result = run_module("fleet_machine", endpoint=server.url, machine="f", drained=True, _ansible_check_mode=True)
+    assert (result["changed"], result["machine"]["draining"]) == (True, True)
+
+
+def test_upstreams_fleet_cannot_drain(run_module, api):
+    gone = {"error": {"code": 404, "message": ""}}
+    server = api(one_machine(), Exchange("POST", f"/fleet/v1/machines/{M1}/drain", status=404, answer=gone))
+    result = run_module("fleet_machine", endpoint=server.url, machine="f", drained=True)
+    assert "(status 404); run this collection's fleetd (fleet_source: collection)" in result["msg"]
