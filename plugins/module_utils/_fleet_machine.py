@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 
 from ansible_collections.flotilla.cluster.plugins.module_utils._fleet import (
     FleetClient,
-    LineStream,
     Machine,
     describe_machine,
     fleet_client,
@@ -26,6 +25,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._fleet import (
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import (
     ClusterError,
     Deadline,
+    LineStream,
     OptionError,
     check_seconds,
 )
