@@ -319,7 +319,8 @@ def test_keys_with_a_time_to_live_share_a_lease_that_is_kept(troubles):
     etcd = MemoryEtcd({b"a": b"1", b"b": b"1"}, troubles)
     wanted = [_etcd_kv.Wanted(key, b"1", ttl=60) for key in (b"a", b"b", b"c")]
     outcome = _etcd_kv.apply(etcd, wanted, check=False, values=True)
-    (lease,) = etcd.leases
+    assert len(etcd.leases) == 1
+    lease = next(iter(etcd.leases))
     assert [etcd.bound[key] for key in (b"a", b"b", b"c")] == [lease] * 3
     assert _etcd_kv.results(outcome, sensitive=False, diff=True)["diff"]["after"]["a"] == "1 (for 60 s)"
     assert _etcd_kv.results(outcome, sensitive=False, diff=True)["updated"] == ["a", "b"]
