@@ -16,7 +16,8 @@ import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -45,6 +46,8 @@ RETRY_FIRST = 1.0
 RETRY_MOST = 30.0
 GATHER = 0.005
 """Seconds in which unit files that come together are handed to systemd in one call."""
+GATHER_PERMITS = 0.03
+"""Seconds for which units that may be started wait for those that are being installed, to be permitted together."""
 GATHER_STATES = 0.03
 """Seconds for which a changed state waits for others, of the same unit (activating, active) or of more of them."""
 MAX_PERMITS = 64
@@ -52,6 +55,10 @@ HALT_FIRST = 5.0
 """Seconds after which a unit that somebody else has stopped on this machine is started again."""
 HALT_MOST = 300.0
 """The time doubles up to this when it is stopped again and again, as by a unit that conflicts with it."""
+STARTING_MOST = 0.2
+"""Seconds for which changed states wait for units that are being started at the same time."""
+TOLD_IN = 0.1
+"""Seconds in which systemd signals a change after a start; without a signal it is asked."""
 STATE_BURST = 5
 """Changes of one unit's state that are written at once."""
 STATE_RATE = 0.5
@@ -257,6 +264,9 @@ class Agent:
         self._publish_news = asyncio.Event()
         self._signals: dict[str, int] = {}
         self._budget: dict[str, tuple[float, float]] = {}
+        self._starting = 0
+        """Units that are being installed or started just now."""
+        self._none_starts = asyncio.Event()
         self._halts: dict[str, tuple[float, float]] = {}
         """When each unit was last stopped by somebody else, and how many seconds later it was started again."""
         self._lease: Lease | None = None
@@ -320,7 +330,7 @@ class Agent:
             self.memory.remove(self._record_name(name))
         else:
             self.local[name] = local
-            self.memory.write(self._record_name(name), {"name": name, **asdict(local)})
+            self.memory.write(self._record_name(name), {"name": name, **vars(local)})
         self._touch(name)
 
     # -- assignments -------------------------------------------------------------
@@ -478,10 +488,15 @@ class Agent:
                 # Not registered, perhaps because another machine has this id: on_lease comes back to it.
                 return
             log.info("unit %s: %s", name, step.value)
-            if step is Step.INSTALL and want is not None:
-                await self._install(want, have)
-            elif step is Step.START and have is not None and want is not None:
-                await self._start(want, have)
+            if step in (Step.INSTALL, Step.START) and want is not None:
+                self._starting += 1
+                self._none_starts.clear()
+                try:
+                    await (self._start(want, have) if have and step is Step.START else self._install(want, have))
+                finally:
+                    self._starting -= 1
+                    if not self._starting:
+                        self._none_starts.set()
             elif step is Step.STOP and have is not None:
                 await self._stop(name, have, want)
             elif step is Step.REMOVE:
@@ -506,11 +521,13 @@ class Agent:
             self._set_local(name, started)
             return
         await self._permit(name)
+        told = self._signals.get(name, 0)
         try:
             job = await self.manager.start(name)
-        finally:
-            # Whether it can be started or not, what systemd made of the file is worth telling.
-            await self._look(name)
+        except SystemdError:
+            await self._look(name)  # what systemd made of the file is worth telling
+            raise
+        asyncio.get_running_loop().call_later(TOLD_IN, self._look_unless_told, name, told)
         self._set_local(name, started)
         if have.once:
             waiter = asyncio.create_task(self._await_completion(name, started, job))
@@ -541,6 +558,8 @@ class Agent:
     async def _get_permits(self) -> None:
         while self._permits:
             await asyncio.sleep(GATHER)
+            if self._starting > len(self._permits):
+                await asyncio.sleep(GATHER_PERMITS)
             batch, self._permits = self._permits[:MAX_PERMITS], self._permits[MAX_PERMITS:]
             if not await self._ask_permits(batch):
                 for item in batch:
@@ -671,6 +690,14 @@ class Agent:
         """systemd has forgotten a unit, perhaps only to load it again: what that means is asked, for many at once."""
         if name not in self.local:
             return
+        self._look_soon(name)
+
+    def _look_unless_told(self, name: str, signals: int) -> None:
+        """A start that changed nothing, as the unit was active already, comes with no signal."""
+        if name in self.local and self._signals.get(name, 0) == signals:
+            self._look_soon(name)
+
+    def _look_soon(self, name: str) -> None:
         self._forgotten.add(name)
         if self._asking is None or self._asking.done():
             self._asking = asyncio.create_task(self._look_at_forgotten())
@@ -751,7 +778,7 @@ class Agent:
         delay = 0.2
         while True:
             await self._publish_news.wait()
-            await asyncio.sleep(GATHER_STATES)
+            await self._gather_states()
             self._publish_news.clear()
             lease = self._lease
             if lease is None or not self._dirty:
@@ -767,6 +794,13 @@ class Agent:
                 delay = min(delay * 2, 5.0)
             if self._dirty and wait:
                 asyncio.get_running_loop().call_later(wait, self._publish_news.set)
+
+    async def _gather_states(self) -> None:
+        """Wait a moment for more that is to be told, the longer while units are being started."""
+        if self._starting:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._none_starts.wait(), STARTING_MOST)
+        await asyncio.sleep(GATHER_STATES)
 
     def _due(self) -> tuple[list[str], float]:
         """Names whose state may be written now, and the seconds until the next of the others may."""

@@ -889,6 +889,11 @@ class _Runner(web.AppRunner):
         server = super().server
         return None if server is None else cast(web.Server, self._connections.listener(server))
 
+    async def cleanup(self) -> None:
+        await super().cleanup()
+        self._connections.abort()
+        await asyncio.sleep(0)
+
 
 def make_runner(
     app: web.Application, connections: Connections | None = None, shutdown_timeout: float = 2.0

@@ -50,6 +50,7 @@ class Connections:
         self.most = most
         self.silence = silence
         self._doors: dict[object, _Door] = {}
+        self._refused: set[_Door] = set()
         self._look: asyncio.TimerHandle | None = None
 
     def listener(self, server: Any) -> Listener:
@@ -72,8 +73,17 @@ class Connections:
         if self._look is None:
             self._look = asyncio.get_running_loop().call_later(min(LOOK, self.silence), self._end_silent)
 
+    def refuse(self, door: _Door) -> None:
+        self._refused.add(door)
+
+    def abort(self) -> None:
+        """Break what is still open; over TLS a connection is not closed before the other end agrees."""
+        for door in [*self._doors.values(), *self._refused]:
+            door.abort()
+
     def leave(self, door: _Door) -> None:
         self._doors.pop(door.handler, None)
+        self._refused.discard(door)
         if not self._doors and self._look is not None:
             self._look.cancel()
             self._look = None
@@ -115,6 +125,7 @@ class _Door(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         most = self._listener.connections.most
         if self._listener.open >= most:
+            self._listener.connections.refuse(self)
             self._transport.write(refusal(most))
             self._transport.close()
             return
@@ -124,10 +135,10 @@ class _Door(asyncio.Protocol):
         self.handler.connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self._listener.connections.leave(self)
         if self._inside:
             self._inside = False
             self._listener.open -= 1
-            self._listener.connections.leave(self)
             self.handler.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

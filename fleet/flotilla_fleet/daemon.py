@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import grp
 import logging
 import os
@@ -427,6 +428,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if must_fence(os.environ.get("SERVICE_RESULT", ""), trusted_until(memory), now()):
                 fence(memory, config.partition_grace)
             return 0
+        gc.collect()
+        gc.freeze()  # what is imported stays: looking through it at each collection is a waste
         asyncio.run(_run(config))
     except (ConfigError, StartError, OSError) as exc:
         print(f"fleetd: {exc}", file=sys.stderr)

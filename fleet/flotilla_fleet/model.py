@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 from .unitfile import Requirements, UnitOption, requirements, unit_hash
@@ -153,6 +153,12 @@ def _job(key: str, record: dict[str, Any], name: str, allowed: tuple[JobState, .
     raise RecordError(f"field {name} of etcd key {key} is {value!r}, not one of {', '.join(allowed)}")
 
 
+@lru_cache(4096)
+def _shared(options: tuple[UnitOption, ...]) -> tuple[UnitOption, ...]:
+    """The same object for equal options: a unit, its assignments and other instances of its template hold one."""
+    return options
+
+
 def _options(key: str, record: dict[str, Any]) -> tuple[UnitOption, ...]:
     raw = record.get("options")
     if not isinstance(raw, list):
@@ -162,7 +168,7 @@ def _options(key: str, record: dict[str, Any]) -> tuple[UnitOption, ...]:
         if not (isinstance(item, list) and len(item) == 3 and all(isinstance(x, str) for x in item)):
             raise RecordError(f"an option of etcd key {key} is {item!r}, not [section, name, value]")
         options.append(UnitOption(*item))
-    return tuple(options)
+    return _shared(tuple(options))
 
 
 def encode_unit(unit: Unit) -> str:

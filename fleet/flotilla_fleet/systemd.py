@@ -14,6 +14,7 @@ import logging
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from dbus_fast import BusType, Message, MessageType
@@ -51,6 +52,7 @@ class ActiveState:
     sub: str = ""
 
 
+@lru_cache(4096)  # a start comes with a dozen signals
 def unescape_path(path: str) -> str:
     """The unit name of a D-Bus object path below :data:`UNIT_PATH`."""
     escaped = path.removeprefix(UNIT_PATH)
@@ -110,7 +112,9 @@ class Systemd:
         self._bus = bus
         bus.add_message_handler(self._on_message)
         for rule in (
-            f"type='signal',sender='{SYSTEMD}',path_namespace='{UNIT_PATH.rstrip('/')}',interface='{PROPERTIES}'",
+            # Only what all units have: each change is told a second time with the many properties of the unit's type.
+            f"type='signal',sender='{SYSTEMD}',path_namespace='{UNIT_PATH.rstrip('/')}',interface='{PROPERTIES}',"
+            f"arg0='{UNIT}'",
             f"type='signal',sender='{SYSTEMD}',path='{MANAGER_PATH}',interface='{MANAGER}',member='JobRemoved'",
             f"type='signal',sender='{SYSTEMD}',path='{MANAGER_PATH}',interface='{MANAGER}',member='UnitRemoved'",
         ):
