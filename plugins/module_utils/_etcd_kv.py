@@ -606,7 +606,8 @@ def results(outcome: Outcome, *, sensitive: bool, diff: bool) -> dict[str, t.Any
         "created": created,
         "updated": updated,
         "deleted": deleted,
-        "skipped": [text_or_base64(key) for key in sorted(outcome.skipped)],
+        # "skipped" would tell Ansible that the task did nothing
+        "left_alone": [text_or_base64(key) for key in sorted(outcome.skipped)],
         "revision": outcome.revision,
     }
     if diff:

@@ -164,7 +164,7 @@ deleted:
   returned: success
   type: list
   elements: str
-skipped:
+left_alone:
   description: Keys whose condition did not hold and that were left alone, with O(on_mismatch=skip).
   returned: success
   type: list

@@ -299,7 +299,7 @@ def test_keys_are_swapped_pruned_and_end_with_their_lease(
     refused = run_module("etcd_kv", **late, **here)
     assert "keys entry '/k/text' has '2' since revision" in refused["msg"]
     skipped = run_module("etcd_kv", **late, on_mismatch="skip", **here)
-    assert (skipped["skipped"], skipped["created"]) == (["/k/text"], ["/k/more"])
+    assert (skipped["left_alone"], skipped["created"]) == (["/k/text"], ["/k/more"])
 
     wanted = {"keys": {"/k/text": "2", "/k/new": "n"}, "prune": ["/k/"]}
     check = run_module("etcd_kv", **wanted, _ansible_check_mode=True, _ansible_diff=True, **here)
