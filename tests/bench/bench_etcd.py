@@ -40,10 +40,9 @@ _PKI = "/etc/flotilla/pki"
 _FILES = {"ca_cert": "etcd-client-ca.crt", "client_cert": "etcd-client.crt", "client_key": "etcd-client.key"}
 _ETCDCTL = ". /etc/profile.d/flotilla-etcdctl.sh; export ETCDCTL_API=3; etcdctl "
 
-#: Starts a member as an operator would by hand: sh -s NAME ADDRESS CLUSTER. The role's member is stopped.
+#: Starts a member as an operator would by hand: sh -s NAME ADDRESS CLUSTER. The other members are stopped.
 _BY_HAND = r"""
 set -eu
-systemctl stop etcd
 rm -rf /var/lib/etcd-by-hand
 cd /etc/flotilla/pki
 systemd-run --quiet --unit=by-hand --property=LimitNOFILE=65536 "$(readlink -f "$(command -v etcd)")" \
@@ -55,7 +54,7 @@ systemd-run --quiet --unit=by-hand --property=LimitNOFILE=65536 "$(readlink -f "
     --peer-client-cert-auth --peer-trusted-ca-file="$PWD/etcd-peer-ca.crt" \
     --peer-cert-file="$PWD/etcd-peer.crt" --peer-key-file="$PWD/etcd-peer.key"
 """
-_BY_ROLE = "systemctl stop by-hand 2>/dev/null; rm -rf /var/lib/etcd-by-hand; systemctl start etcd"
+_STOP = "systemctl stop etcd by-hand 2>/dev/null; systemctl reset-failed by-hand 2>/dev/null; :"
 
 
 class Keys:
@@ -162,12 +161,13 @@ def measure_keys(lab: Lab, logs: Path, tries: int, progress: Progress) -> dict[s
 def switch(lab: Lab, side: str) -> None:
     """Run the role's members, or those started by hand, and wait until all are healthy."""
     if side == "role":
-        lab.on_all(_BY_ROLE)
+        lab.on_all(f"{_STOP}; rm -rf /var/lib/etcd-by-hand")
+        lab.on_all("systemctl start etcd")
     else:
         cluster = ",".join(f"{name}=https://{lab.address(name)}:2380" for name in lab.names)
         for name in lab.names:
-            # stopped everywhere first: a member that is left of the role's would hold the port
-            lab.on(name, "systemctl stop etcd")
+            # stopped everywhere first: a member that is left of the other side would hold the port
+            lab.on(name, _STOP)
         for name in lab.names:
             lab.on(name, f"sh -s {name} {lab.address(name)} {cluster}", _BY_HAND)
     wait = f"for i in $(seq 60); do {_ETCDCTL}endpoint health >/dev/null 2>&1 && exit 0; sleep 0.5; done; exit 1"
@@ -254,7 +254,9 @@ def report_daytwo(path: Path) -> list[str]:
     try:
         found = json.loads(path.read_text())
     except FileNotFoundError:
-        return [f"day two: {path} is not there; make test-etcd measures it"]
+        found = {}
+    if not found:
+        return [f"day two: nothing in {path}; make test-etcd measures it"]
     rows = [["day two, last make test-etcd", "seconds", "writes", "lost", "longest pause", "goal", ""]]
     for what, one in found.items():
         if "pause" in one:
