@@ -13,6 +13,7 @@ import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.flotilla.cluster.plugins.module_utils import _pki
 from ansible_collections.flotilla.cluster.plugins.plugin_utils._module_runner import (
     Runner,
     RunnerError,
@@ -26,9 +27,10 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "authority_days": {"type": "int", "default": 3650},
     "days": {"type": "int", "default": 365},
     "requests": {"type": "dict", "default": {}},
+    "rotation": {"type": "str", "choices": ["trust", "switch", "drop"]},
+    "reissue_before": {"type": "str", "default": ""},
 }
-# A host's clock may be behind the controller's.
-BACKDATED = "-1d"
+BACKDATED = f"-{_pki.BACKDATED.days}d"
 
 
 class Authorities:
@@ -47,7 +49,7 @@ class Authorities:
         """Return the names of authorities without a certificate."""
         return [name for name in self._params["authorities"] if not os.path.exists(self._path(name, "crt"))]
 
-    def make(self, name: str) -> None:
+    def make(self, name: str, common_name: str = "") -> None:
         """Make an authority; a key that is there already is kept."""
         key = self._path(name, "key")
         encryption = {"cipher": "auto", "passphrase": self._passphrase} if self._passphrase else {}
@@ -69,7 +71,7 @@ class Authorities:
             {
                 "privatekey_path": key,
                 "privatekey_passphrase": self._passphrase,
-                "common_name": f"{self._params['cluster']} {name}",
+                "common_name": common_name or f"{self._params['cluster']} {name}",
                 "use_common_name_for_san": False,
                 "basic_constraints": ["CA:TRUE", "pathlen:0"],
                 "basic_constraints_critical": True,
@@ -90,6 +92,30 @@ class Authorities:
                 "mode": "0644",
             },
         )
+
+    def rotate(self, name: str, step: str, dry: bool) -> bool:
+        """Take an authority one step further in its rotation, if it is not there yet; return whether it was not.
+
+        Which step is next is read from the files, so that a run that was killed is finished by the next one: with
+        C(<name>.next.crt) the new one is trusted and does not sign yet, with two certificates in C(<name>.crt) the old
+        one is still trusted.
+        """
+        paths = {suffix: self._path(name, suffix) for suffix in ("key", "crt", "next.key", "next.crt")}
+        present = _blocks(paths["crt"])
+        coming = _blocks(paths["next.crt"])[:1] if os.path.exists(paths["next.crt"]) else []
+        done, after = rotated(present, coming, step, _pki.parse_time(self._params["reissue_before"]))
+        if done or dry:
+            return not done
+        if step == "trust" and not coming:
+            stamp = f"{datetime.datetime.now(datetime.timezone.utc):%Y%m%dT%H%M%SZ}"
+            self.make(f"{name}.next", f"{self._params['cluster']} {name}"[:47] + f" {stamp}")
+            after = present + _blocks(paths["next.crt"])[:1]
+        _write(paths["crt"], b"".join(after))
+        if step == "switch":
+            if os.path.exists(paths["next.key"]):
+                os.replace(paths["next.key"], paths["key"])
+            os.unlink(paths["next.crt"])
+        return True
 
     def sign(self, request: t.Mapping[str, t.Any]) -> str:
         """Sign one request and return the certificate in PEM form."""
@@ -117,6 +143,47 @@ class Authorities:
             found = self._runner.call("community.crypto.x509_certificate_info", {"path": self._path(name, "crt")})
             self._ends[name] = found["not_after"]
         return self._ends[name]
+
+
+def rotated(
+    present: list[bytes], coming: list[bytes], step: str, reissue_before: datetime.datetime | None
+) -> tuple[bool, list[bytes]]:
+    """Decide what one step of a rotation comes to.
+
+    :param present: certificates of the authority's file, the one that signs first
+    :param coming: the new certificate that does not sign yet, if there is one
+    :returns: whether nothing is to be done, and the certificates afterwards
+    :raises PkiError: for a step that is not the next one
+    """
+    if step == "trust":
+        first = _pki.load_bundle(present[0], "the authority")[0]
+        new = reissue_before is not None and _pki.issued(first) >= reissue_before
+        if not coming and (len(present) > 1 or new):
+            return True, present
+        return bool(coming) and coming[0] in present, present + [block for block in coming if block not in present]
+    if step == "switch":
+        return not coming, coming + [block for block in present if block not in coming]
+    if coming:
+        raise _pki.PkiError(
+            "the new authority does not sign yet, so the old one cannot be dropped: run rotate_certs.yml from its start"
+        )
+    return len(present) == 1, present[:1]
+
+
+def _blocks(path: str) -> list[bytes]:
+    """The certificates in a file, each as text."""
+    with open(path, "rb") as handle:
+        return _pki.blocks(handle.read())
+
+
+def _write(path: str, content: bytes) -> None:
+    """Replace a file that everybody may read, at once."""
+    temporary = f"{path}.{os.getpid()}.tmp"
+    with open(temporary, "wb") as handle:
+        handle.write(content)
+        os.fchmod(handle.fileno(), 0o644)
+        os.fsync(handle.fileno())
+    os.replace(temporary, path)
 
 
 def collection_roots(collection: str) -> list[str]:
@@ -147,13 +214,17 @@ class ActionModule(ActionBase):
         try:
             with Runner(roots) as runner:
                 result.update(self._work(Authorities(runner, params), params))
-        except (RunnerError, OSError) as exc:
+        except (RunnerError, OSError, _pki.PkiError) as exc:
             raise AnsibleActionFail(f"cannot work with the authorities in {params['directory']}: {exc}") from exc
         return result
 
     def _work(self, authorities: Authorities, params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         made = authorities.missing()
         wanted = any(params["requests"].values())
+        if params["rotation"]:
+            dry = bool(self._task.check_mode)
+            moved = [name for name in params["authorities"] if authorities.rotate(name, params["rotation"], dry)]
+            return {"changed": bool(moved), "made": [], "signed": {}, "rotated": moved}
         if self._task.check_mode:
             return {"changed": bool(made or wanted), "made": made, "signed": {}}
         if made:

@@ -36,6 +36,12 @@ options:
     description: Name of the cluster, C(--initial-cluster-token).
     type: str
     required: true
+  found_by:
+    description:
+      - Start options with which the members of a new cluster find each other, in place of a list of all of them.
+      - A member that has begun with others and has not joined yet begins anew, because it can register only once.
+    type: str
+    default: ""
 """
 
 EXAMPLES = r"""
@@ -51,11 +57,20 @@ _value:
   type: dict
   sample:
     problems: []
+    forms: true
+    again: []
     start:
       core-01: "--initial-cluster=core-01=https://192.0.2.11:2380 --initial-cluster-state=new --initial-cluster-token=t"
   contains:
     problems:
       description: Why nothing may be started, one sentence each.
+      type: list
+      elements: str
+    forms:
+      description: Whether the hosts in RV(_value.start) form a new cluster.
+      type: bool
+    again:
+      description: Hosts of RV(_value.start) that wait to form a cluster and have to be stopped and emptied first.
       type: list
       elements: str
     start:
@@ -141,10 +156,11 @@ def _new(
     seen: t.Mapping[str, Seen],
     peer_port: int,
     token: str,
+    found_by: str,
 ) -> tuple[dict[str, str], list[str]]:
     """No cluster answers: a new one may be formed only by all members, and only if none ever was."""
     problems = []
-    wanted = options(members, peer_port, "new", token)
+    wanted = found_by or options(members, peer_port, "new", token)
     absent = [member["host"] for member in members if member["host"] not in seen]
     if absent:
         problems.append(
@@ -173,22 +189,31 @@ def _new(
     return {member["host"]: wanted for member in empty}, problems
 
 
+def _waits(local: t.Mapping[str, t.Any]) -> bool:
+    """Whether a member was begun and has not got as far as its log, which it writes when it knows all others."""
+    return bool(local["data"] and local["bootstrap"] and not local.get("log", True))
+
+
 def etcd_bootstrap_plan(
     members: t.Sequence[Member],
     seen: t.Mapping[str, Seen],
     peer_port: int = 2380,
     *,
     token: str,
+    found_by: str = "",
 ) -> dict[str, t.Any]:
     """Return the decision that RETURN describes. Pure: what is not in ``seen`` does not exist."""
-    empty = [member for member in members if member["host"] in seen and not seen[member["host"]]["local"]["data"]]
-    if not empty:
-        return {"start": {}, "problems": []}
     lists = [found["members"] for found in seen.values() if found["members"]]
+    here = [member for member in members if member["host"] in seen]
+    again = [member["host"] for member in here if found_by and not lists and _waits(seen[member["host"]]["local"])]
+    empty = [member for member in here if member["host"] in again or not seen[member["host"]]["local"]["data"]]
+    nothing: dict[str, t.Any] = {"start": {}, "forms": False, "again": []}
+    if not empty:
+        return {**nothing, "problems": []}
     clusters = {tuple(sorted(item["id"] for item in running)) for running in lists}
     if len(clusters) > 1:
         return {
-            "start": {},
+            **nothing,
             "problems": [
                 "hosts of the etcd group belong to different clusters: "
                 + "; ".join(", ".join(ids) for ids in sorted(clusters))
@@ -198,8 +223,10 @@ def etcd_bootstrap_plan(
     if lists:
         start, problems = _running(lists[0], empty, int(peer_port), token)
     else:
-        start, problems = _new(members, empty, seen, int(peer_port), token)
-    return {"start": {} if problems else start, "problems": problems}
+        start, problems = _new(members, empty, seen, int(peer_port), token, found_by)
+    if problems:
+        return {**nothing, "problems": problems}
+    return {"start": start, "forms": not lists, "again": again, "problems": []}
 
 
 class FilterModule:

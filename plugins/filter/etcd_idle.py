@@ -49,6 +49,7 @@ _value:
       local:
         data: false
         bootstrap: ""
+        log: false
 """
 
 import typing as t
@@ -69,6 +70,7 @@ def etcd_idle(
         local = {
             "data": paths["etcd_data"]["kind"] == "directory",
             "bootstrap": parse_bootstrap(paths["etcd_bootstrap"]["text"]),
+            "log": paths.get("etcd_log", paths["etcd_data"])["kind"] == "directory",
         }
         found[host] = {"members": [], "local": local}
     return found

@@ -59,7 +59,7 @@ import ipaddress
 import re
 import typing as t
 
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_versions import flag_problems
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_versions import discovery_problem, flag_problems
 
 Member = t.Mapping[str, str]
 
@@ -161,6 +161,41 @@ def _minor(version: str) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
+def bootstrap_problems(settings: t.Mapping[str, t.Any], count: int) -> list[str]:
+    """Judge how members are to find each other."""
+    how = settings.get("bootstrap") or "static"
+    if how == "srv":
+        if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", settings["discovery_srv"]):
+            return []
+        return [
+            f"etcd_discovery_srv is {settings['discovery_srv']!r}: etcd_bootstrap is 'srv', so give the domain that has"
+            " the SRV records, such as example.org"
+        ]
+    if how != "discovery":
+        return []
+    found = []
+    protocol = settings["discovery_protocol"]
+    if count > 9:
+        found.append(f"the group has {count} members: discovery is for 9 at most, so set etcd_bootstrap to static")
+    if protocol == "v2" and not settings["discovery_url"] and not settings["discovery_token"]:
+        found.append(
+            "etcd_discovery_url is empty: etcd_bootstrap is 'discovery', so give the URL of a v2 discovery service"
+        )
+    if protocol == "v3" and not settings["discovery_endpoints"]:
+        found.append(
+            "etcd_discovery_endpoints is empty: etcd_bootstrap is 'discovery', so give the https:// URLs of the"
+            " registry"
+        )
+    if protocol == "v3":
+        found += [
+            f"etcd_discovery_endpoints has {url!r}: give https:// URLs, as a token is a secret"
+            for url in settings["discovery_endpoints"]
+            if not re.fullmatch(r"https://[^/,\s]+/?", str(url))
+        ]
+    problem = discovery_problem(str(settings.get("version") or ""), protocol)
+    return [*found, problem] if problem else found
+
+
 def etcd_problems(
     members: t.Sequence[Member],
     host: str,
@@ -172,6 +207,7 @@ def etcd_problems(
     found += member_problems(members)
     found += port_problems(settings)
     found += release_problems(settings)
+    found += bootstrap_problems(settings, len(members))
     found += flag_problems(str(settings.get("version") or ""), settings.get("extra_flags") or ())
     mine = next((member for member in members if member["host"] == host), None)
     if members and mine is None:

@@ -4,20 +4,28 @@
 
 # Note that this module util is PRIVATE to the collection. It can change in breaking ways at any time.
 
-"""etcd's v2 discovery protocol: tokens by which the members of a new cluster find each other.
+"""etcd's discovery protocols: tokens by which the members of a new cluster find each other.
 
-A token is a URL with 32 hexadecimal digits. Whoever knows it reads the members' addresses and can take a
-place among them, so it never stands in a message: it is shown as C(<token>).
+In v2 a service makes tokens, and one is a URL with 32 hexadecimal digits. In v3 any etcd is the registry, and a token
+is the digits alone. Whoever knows it reads the members' addresses and can take a place among them, so it never stands
+in a message: it is shown as C(<token>).
 """
 
 from __future__ import annotations
 
 import re
 import typing as t
+import uuid
 from contextlib import closing
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
+    EtcdClient,
+    prefix_end,
+    request_put,
+    unmodified,
+)
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import (
     ClusterError,
     Deadline,
@@ -38,6 +46,7 @@ _TOKEN = re.compile(r"[0-9a-f]{32}")
 _SHOWN = "/<token>"
 _KEY_NOT_FOUND = 100
 _MAX_BODY = 1_000_000
+_REGISTRY = "/_etcd/registry"
 _NO_PAGE_FIX = "check the URL, or bootstrap etcd without discovery (etcd_bootstrap: static)"
 
 
@@ -132,8 +141,82 @@ def split_token(value: str, url: str | None) -> tuple[str, str]:
     return base_url("url", url), digits
 
 
+def _registered(key: str, value: str, order: int) -> Registration:
+    """A member as it wrote itself down: one with two URLs as name=url1,name=url2."""
+    pairs = [pair.partition("=") for pair in re.split(r"[,&]", value)]
+    return Registration(
+        id=key.rstrip("/").rpartition("/")[2],
+        name=pairs[0][0],
+        peer_urls=tuple(url for _name, _equals, url in pairs if url),
+        order=order,
+    )
+
+
+class Service(t.Protocol):
+    """What keeps tokens, by either protocol."""
+
+    def create(self, size: int) -> str:
+        """Makes a token for so many members; returns it as etcd takes it."""
+
+    def read(self, digits: str) -> Token:
+        """What is known of a token."""
+
+    def delete(self, digits: str) -> None:
+        """Removes all that is known of a token."""
+
+    def close(self) -> None:
+        """Ends all connections."""
+
+
+class RegistryClient:
+    """The registry of v3 discovery: keys of an etcd."""
+
+    def __init__(self, client: EtcdClient) -> None:
+        self._client = client
+
+    def close(self) -> None:
+        self._client.close()
+
+    def create(self, size: int) -> str:
+        check_size(size)
+        digits = uuid.uuid4().hex
+        key = self._key(digits, "_config/size")
+        made = self._client.txn([unmodified(key, 0)], [request_put(key, str(size).encode())])
+        if not made.succeeded:
+            raise DiscoveryError("the new token was taken by somebody else in the meantime: run again")
+        return digits
+
+    def read(self, digits: str) -> Token:
+        prefix = self._key(digits, "")
+        size: int | None = None
+        members = []
+        for item in self._client.range(prefix, prefix_end(prefix)).kvs:
+            path = item.key[len(prefix) :].decode("utf-8", "replace")
+            value = item.value.decode("utf-8", "replace")
+            if path == "_config/size":
+                if not re.fullmatch(r"-?[0-9]{1,9}", value):
+                    raise DiscoveryError(
+                        f"the registry {self._where} has a size of the token that is no number; create a new token"
+                    )
+                size = int(value)
+            elif path.startswith("members/"):
+                members.append(_registered(path, value, item.create_revision))
+        return Token(size, tuple(sorted(members, key=lambda member: (member.order, member.id))))
+
+    def delete(self, digits: str) -> None:
+        prefix = self._key(digits, "")
+        self._client.delete(prefix, prefix_end(prefix))
+
+    @property
+    def _where(self) -> str:
+        return self._client.endpoints[0]
+
+    def _key(self, digits: str, path: str) -> bytes:
+        return f"{_REGISTRY}/{digits}/{path}".encode()
+
+
 class DiscoveryClient:
-    """Speaks to one discovery service.
+    """Speaks to one service of v2 discovery.
 
     :param url: URL of the service, the part before the token
     """
@@ -253,13 +336,7 @@ class DiscoveryClient:
         if not isinstance(key, str) or not isinstance(value, str) or not isinstance(order, int):
             raise self._strange("member without key and value")
         # a member with two URLs registers as name=url1,name=url2
-        pairs = [pair.partition("=") for pair in re.split(r"[,&]", value)]
-        return Registration(
-            id=key.rstrip("/").rpartition("/")[2],
-            name=pairs[0][0],
-            peer_urls=tuple(url for _name, _equals, url in pairs if url),
-            order=order,
-        )
+        return _registered(key, value, order)
 
     def _strange(self, what: str) -> DiscoveryError:
         return DiscoveryError(
@@ -281,14 +358,38 @@ class DiscoveryClient:
         return DiscoveryError(f"{reply.asked}: the discovery service answered status {reply.status} ({words}); {hint}")
 
 
-def discovery_client(params: t.Mapping[str, t.Any], url: str) -> DiscoveryClient:
-    """The client for a module's parameters and the service's URL."""
-    return DiscoveryClient(
-        url,
-        tls=Tls(params["ca_cert"] or "", params["client_cert"] or "", params["client_key"] or ""),
-        request_timeout=params["request_timeout"],
-        timeout=params["timeout"],
-    )
+def _tls(params: t.Mapping[str, t.Any]) -> Tls:
+    return Tls(params["ca_cert"] or "", params["client_cert"] or "", params["client_key"] or "")
+
+
+def _service(params: t.Mapping[str, t.Any], url: str) -> Service:
+    """The client for a module's parameters and, for v2, the service's URL."""
+    limits = {"request_timeout": params["request_timeout"], "timeout": params["timeout"]}
+    if params["protocol"] == "v3":
+        return RegistryClient(EtcdClient(params["endpoints"], tls=_tls(params), **limits))
+    return DiscoveryClient(url, tls=_tls(params), **limits)
+
+
+def _place(params: t.Mapping[str, t.Any]) -> tuple[str, str, str]:
+    """Where a token is kept: the service's URL, its digits, and both of it for messages.
+
+    :raises OptionError: for options that do not fit the protocol
+    """
+    if params["protocol"] == "v3":
+        if not params["endpoints"]:
+            raise OptionError(
+                "endpoints is empty; protocol is v3, so give the client URLs of the etcd that keeps tokens"
+            )
+        digits = params["token"] or ""
+        if digits and not _TOKEN.fullmatch(digits):
+            raise OptionError("token is not 32 hexadecimal digits, as tokens of this module for v3 discovery are")
+        return "", digits, base_url("endpoints", params["endpoints"][0])
+    if params["token"] is None:
+        if not params["url"]:
+            raise OptionError("url is missing; protocol is v2, so give the URL of the discovery service")
+        return params["url"], "", params["url"]
+    service, digits = split_token(params["token"], params["url"])
+    return service, digits, service
 
 
 def run(params: t.Mapping[str, t.Any], *, check: bool) -> dict[str, t.Any]:
@@ -299,13 +400,12 @@ def run(params: t.Mapping[str, t.Any], *, check: bool) -> dict[str, t.Any]:
     size = params["size"]
     if size is not None:
         check_size(size)
-    if params["token"] is None:
-        if size is None:
-            raise OptionError("size is missing; give the number of members that the new token is for")
-        with closing(discovery_client(params, params["url"])) as client:
-            return _created(client, size, check)
-    service, digits = split_token(params["token"], params["url"])
-    with closing(discovery_client(params, service)) as client:
+    if params["token"] is None and size is None:
+        raise OptionError("size is missing; give the number of members that the new token is for")
+    url, digits, where = _place(params)
+    with closing(_service(params, url)) as client:
+        if not digits:
+            return _created(client, t.cast(int, size), check, "token" if params["protocol"] == "v3" else "token_url")
         found = client.read(digits)
         there = found.status != "unknown"
         if params["state"] == "absent":
@@ -313,18 +413,18 @@ def run(params: t.Mapping[str, t.Any], *, check: bool) -> dict[str, t.Any]:
                 client.delete(digits)
             return {"changed": there, "members": [], "status": "absent", "summary": "the token is not there"}
     if not there:
-        raise DiscoveryError(f"{service}: {found.summary}")
+        raise DiscoveryError(f"{where}: {found.summary}")
     if size is not None and found.size is not None and found.size != size:
         raise DiscoveryError(
-            f"{service}: the token is for {found.size} members, not for {size}; create one for {size}, or correct size"
+            f"{where}: the token is for {found.size} members, not for {size}; create one for {size}, or correct size"
         )
     return {"changed": False, "size": found.size, **_described(found)}
 
 
-def _created(client: DiscoveryClient, size: int, check: bool) -> dict[str, t.Any]:
+def _created(client: Service, size: int, check: bool, name: str) -> dict[str, t.Any]:
     result: dict[str, t.Any] = {"changed": True, "size": size, **_described(Token(size, ()))}
     if not check:
-        result["token_url"] = client.create(size)
+        result[name] = client.create(size)
     return result
 
 

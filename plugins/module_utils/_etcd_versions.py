@@ -122,6 +122,8 @@ _OWN = """
     peer-trusted-ca-file peer-cert-file peer-key-file heartbeat-interval election-timeout quota-backend-bytes
     auto-compaction-mode auto-compaction-retention strict-reconfig-check logger log-level initial-cluster
     initial-cluster-state initial-cluster-token config-file force-new-cluster
+    discovery discovery-fallback discovery-proxy discovery-token discovery-endpoints discovery-insecure-transport
+    discovery-insecure-skip-tls-verify discovery-cacert discovery-cert discovery-key discovery-srv
 """
 OWN_FLAGS = frozenset(_OWN.split())
 
@@ -201,6 +203,20 @@ def flag_problems(version: str, flags: t.Iterable[str]) -> list[str]:
                 f" {'write ' + instead if instead else 'leave it out'}"
             )
     return found
+
+
+def discovery_problem(version: str, protocol: str) -> str:
+    """Why members of a version cannot find each other by a discovery protocol; empty when they can or it is unknown."""
+    since, until = _SINCE_UNTIL["discovery-token" if protocol == "v3" else "discovery"]
+    minor = minor_of(version)
+    if not minor or _minor(since) <= _minor(minor) <= _minor(until):
+        return ""
+    span = f"from {since} on" if protocol == "v3" else f"up to {until}"
+    other = "v2" if protocol == "v3" else "v3"
+    return (
+        f"etcd_discovery_protocol is {protocol}, which etcd knows {span}, not {version}: set it to {other}, or"
+        " etcd_bootstrap to static"
+    )
 
 
 def _similar(name: str) -> str:

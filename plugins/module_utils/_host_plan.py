@@ -103,6 +103,7 @@ class Desired(t.NamedTuple):
     state: str = "started"
     sockets: tuple[str, ...] = ()
     restart: str = "auto"
+    reads: tuple[str, ...] = ()  # files that others write and the unit reads only when it starts
 
 
 class PathState(t.NamedTuple):
@@ -161,6 +162,9 @@ class Observed(t.NamedTuple):
     stamp: Stamp | None = None
 
 
+NOTHING = Observed()
+
+
 class Plan(t.NamedTuple):
     """What has to be done. Empty lists and `action` "none" mean: the host is as described."""
 
@@ -215,12 +219,16 @@ class Plan(t.NamedTuple):
         return sorted(found)
 
 
-def restart_digest(desired: Desired) -> str:
-    """SHA-256 over everything a restart takes over: contents of files, link targets, versions of trees."""
+def restart_digest(desired: Desired, observed: Observed = NOTHING) -> str:
+    """SHA-256 over everything a restart takes over: contents of files, link targets, versions of trees, and what was
+    found of files that others write."""
     digest = hashlib.sha256()
     lines = [f"file {f.path} {hashlib.sha256(f.content).hexdigest()}" for f in desired.files if f.restart]
     lines += [f"link {x.path} {x.target}" for x in desired.links if x.restart]
     lines += [f"tree {x.root} {x.version}" for x in desired.trees if x.restart]
+    for path in desired.reads:
+        content = observed.paths.get(path, PathState()).content
+        lines.append(f"reads {path} {'' if content is None else hashlib.sha256(content).hexdigest()}")
     for line in sorted(lines):
         digest.update(line.encode() + b"\n")
     return digest.hexdigest()
@@ -230,7 +238,7 @@ def relevant_paths(desired: Desired) -> list[str]:
     """Paths on disk whose change the running process does not see without a restart."""
     paths = [f.path for f in desired.files if f.restart]
     paths += [x.path for x in desired.links if x.restart]
-    return paths + [x.link_path for x in desired.trees if x.restart]
+    return [*paths, *(x.link_path for x in desired.trees if x.restart), *desired.reads]
 
 
 def unit_file_name(unit: str) -> str:
@@ -287,7 +295,7 @@ def restart_reasons(desired: Desired, observed: Observed) -> list[str]:
     if stamp and stamp.pending:
         return ["an earlier run changed its files and did not get as far as the restart"]
     if stamp and stamp.invocation == unit.invocation:
-        if stamp.sha256 != restart_digest(desired):
+        if stamp.sha256 != restart_digest(desired, observed):
             return ["it was started with other content"]
         return []
     reasons = [

@@ -87,7 +87,7 @@ class Service:
 
     def _mark_pending(self) -> None:
         if self.unit.running:
-            digest = plans.restart_digest(self.desired)
+            digest = plans.restart_digest(self.desired, self.observed)
             system.write_stamp(
                 self.name, plans.Stamp(digest, self.unit.invocation, pending=self.desired.restart != "never")
             )
@@ -108,7 +108,7 @@ class Service:
             raise NotUp(self.name, problem)
         self.unit = system.look_at_units([self.name])[self.name] if plan.action != "none" else before
         if not plan.restart_due:
-            stamp = plans.Stamp(plans.restart_digest(self.desired), self.unit.invocation)
+            stamp = plans.Stamp(plans.restart_digest(self.desired, self.observed), self.unit.invocation)
             if stamp != self.observed.stamp or plan.touches_running:
                 system.write_stamp(self.name, stamp)
         self._wait(settled=plan.action == "none" and self.unit.active == "active")

@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import typing as t
@@ -105,6 +106,7 @@ SERVICE: dict[str, t.Any] = {
         "required_one_of": [("files", "packed")],
     },
     "absent": {"type": "list", "elements": "str", "default": []},
+    "reads": {"type": "list", "elements": "str", "default": []},
     "enabled": {"type": "bool", "default": True},
     "state": {"type": "str", "choices": ["started", "stopped"], "default": "started"},
     "sockets": {"type": "list", "elements": "str", "default": []},
@@ -298,6 +300,7 @@ def desired_from(params: t.Mapping[str, t.Any]) -> plans.Desired:
         ),
         trees=tuple(_tree(item) for item in params["trees"]),
         absent=tuple(_absent(path) for path in params["absent"]),
+        reads=tuple(_path(path, "reads") for path in params["reads"]),
         enabled=params["enabled"],
         state=params["state"],
         sockets=tuple(_unit(name, "sockets") for name in params["sockets"]),
@@ -340,7 +343,7 @@ def printable(params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
 
 
 def secrets(params: t.Mapping[str, t.Any]) -> set[str]:
-    """Texts for Ansible to blank out wherever they turn up in the result: sensitive contents and their longer lines."""
+    """Texts for Ansible to blank out wherever they turn up in the result: sensitive contents, lines and words."""
     found: set[str] = set()
     for item in [file for service in described(params) for file in service["files"]]:
         if not item["sensitive"]:
@@ -352,6 +355,8 @@ def secrets(params: t.Mapping[str, t.Any]) -> set[str]:
         for text in texts:
             found.add(text)
             found.update(line.strip() for line in text.splitlines() if len(line.strip()) >= 16)
+            # a program may log the value of a variable, or a part of a URL, without what stands before it
+            found.update(piece for piece in re.split(r"[=/\s]+", text) if len(piece) >= 32)
     found.discard("")
     return found
 

@@ -232,8 +232,8 @@ def observe(desired: Desired) -> Observed:
         paths[path] = look_at_path(path, False)
     for tree in desired.trees:
         paths[tree.link_path] = look_at_path(tree.link_path, False)
-    for spec in desired.files:
-        paths[spec.path] = look_at_path(spec.path, True)
+    for path in [*(spec.path for spec in desired.files), *desired.reads]:
+        paths[path] = look_at_path(path, True)
 
     users: dict[str, frozenset[str]] = {}
     wanted = (

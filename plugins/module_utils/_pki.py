@@ -29,6 +29,8 @@ try:
 except ImportError:
     HAS_CRYPTOGRAPHY = False
 
+# A host's clock may be behind the controller's, so certificates become valid before they are made.
+BACKDATED = datetime.timedelta(days=1)
 USAGES = ("clientAuth", "serverAuth")
 COMMON_NAME_LIMIT = 64  # X.520 ub-common-name; OpenSSL refuses longer ones
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -111,6 +113,27 @@ def load_bundle(pem: bytes, what: str) -> list[x509.Certificate]:
     return found
 
 
+def blocks(pem: bytes) -> list[bytes]:
+    """The certificates of a PEM text, each as a text of its own."""
+    return [block.rstrip() + b"\n" for block in _CERTIFICATE.findall(pem)]
+
+
+def ordered(pem: bytes) -> bytes:
+    """A PEM text as a host keeps it: several certificates are sorted, so that who signs makes no difference."""
+    found = blocks(pem)
+    return b"".join(sorted(set(found))) if len(found) > 1 else pem.rstrip() + b"\n"
+
+
+def parse_time(text: str) -> datetime.datetime | None:
+    """A time in UTC such as 2026-11-23T18:00:00Z, None for "". Raises PkiError for anything else."""
+    if not text:
+        return None
+    try:
+        return datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.timezone.utc)
+    except ValueError:
+        raise PkiError(f"reissue_before is {text!r}: give a time in UTC such as 2026-11-23T18:00:00Z") from None
+
+
 def load_key(pem: bytes) -> t.Any | None:
     """Return a private key that may go on being used, None when it cannot be.
 
@@ -171,6 +194,11 @@ def is_authority(certificate: x509.Certificate) -> bool:
     except x509.ExtensionNotFound:
         return False
     return bool(constraints.ca)
+
+
+def issued(certificate: x509.Certificate) -> datetime.datetime:
+    """Return when a certificate was made: its start of validity is dated back, see pki_authority."""
+    return valid_from(certificate) + BACKDATED
 
 
 def signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:

@@ -237,6 +237,7 @@ local:
   sample:
     data: true
     bootstrap: ""
+    log: true
     snapshot_index: 100001
     disk: {size: 52521566208, free: 31138512896}
     certificates:
@@ -255,6 +256,9 @@ local:
     bootstrap:
       description: The start options of a member that has not joined yet, "" when there is none.
       type: str
+    log:
+      description: Whether O(data_dir) holds a log, which a member makes when it has joined.
+      type: bool
     snapshot_index:
       description: Log entry up to which the newest raft snapshot on the disk goes, V(0) when there is none.
       type: int
@@ -302,6 +306,7 @@ def read_data(data_dir: str, bootstrap_file: str | None) -> dict[str, t.Any]:
     return {
         "data": os.path.isdir(os.path.join(data_dir, "member")),
         "bootstrap": bootstrap,
+        "log": os.path.isdir(os.path.join(data_dir, "member", "wal")),
         "snapshot_index": newest_snapshot(os.path.join(data_dir, "member", "snap")),
         "disk": {"size": disk.size, "free": disk.free} if disk else None,
     }

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: etcd_discovery
-short_description: Make, check and remove tokens of an etcd discovery service
+short_description: Make, check and remove tokens of etcd discovery
 version_added: 1.0.0
 description:
-  - Speaks the v2 discovery protocol, by which the members of a new etcd cluster find each other. Members up to etcd 3.6
-    can use it.
+  - Speaks the discovery protocols by which the members of a new etcd cluster find each other. V(v2), with a service of
+    its own, is for members up to etcd 3.6, V(v3), with any etcd as its registry, for members from 3.6 on.
   - A token is good for one cluster, and only for its bootstrap.
   - A token is a secret. Whoever knows it reads the members' addresses and can take a place among them.
 author:
@@ -23,7 +23,7 @@ attributes:
   check_mode:
     support: full
     details:
-      - In check mode no token is made, so RV(token_url) is not returned.
+      - In check mode no token is made, so neither RV(token_url) nor RV(token) is returned.
   diff_mode:
     support: none
     details:
@@ -43,11 +43,22 @@ options:
     type: str
     choices: [present, absent]
     default: present
+  protocol:
+    description: The discovery protocol.
+    type: str
+    choices: [v2, v3]
+    default: v2
   url:
     description:
       - URL of the discovery service, the part before the token.
-      - Needed without O(token), and with a O(token) that is no URL.
+      - Needed with O(protocol=v2) without O(token), and with a O(token) that is no URL.
     type: str
+  endpoints:
+    description:
+      - Client URLs of the etcd that keeps tokens, for O(protocol=v3).
+    type: list
+    elements: str
+    default: []
   size:
     description:
       - Number of members of the cluster, odd and from 1 to 9. The service itself takes any number.
@@ -55,7 +66,7 @@ options:
     type: int
   token:
     description:
-      - An existing token, as its URL or as its 32 hexadecimal digits together with O(url).
+      - An existing token, as its URL or as its 32 hexadecimal digits together with O(url) or O(endpoints).
     type: str
   ca_cert:
     description:
@@ -110,15 +121,32 @@ EXAMPLES = r"""
   flotilla.cluster.etcd_discovery:
     token: "{{ discovery.token_url }}"
     state: absent
+
+- name: Make a token for members of etcd 3.6 and later
+  flotilla.cluster.etcd_discovery:
+    protocol: v3
+    endpoints: [https://192.0.2.21:2379]
+    ca_cert: /etc/flotilla/pki/etcd-client-ca.crt
+    client_cert: /etc/flotilla/pki/etcd-client.crt
+    client_key: /etc/flotilla/pki/etcd-client.key
+    size: 3
+  register: discovery
+  no_log: true
 """
 
 RETURN = r"""
 token_url:
   description:
     - URL of the token that was made, for etcd's C(--discovery). A secret.
-  returned: when a token was made
+  returned: when a token was made with O(protocol=v2)
   type: str
   sample: https://discovery.example.org/0123456789abcdef0123456789abcdef
+token:
+  description:
+    - The token that was made, for etcd's C(--discovery-token). A secret.
+  returned: when a token was made with O(protocol=v3)
+  type: str
+  sample: 0123456789abcdef0123456789abcdef
 size:
   description: Number of members that the token is for.
   returned: when the token exists or was made
@@ -169,7 +197,9 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._http import answ
 def main() -> None:
     argument_spec: dict[str, dict[str, t.Any]] = {
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+        "protocol": {"type": "str", "choices": ["v2", "v3"], "default": "v2"},
         "url": {"type": "str"},
+        "endpoints": {"type": "list", "elements": "str", "default": []},
         "size": {"type": "int"},
         "token": {"type": "str", "no_log": True},
         "ca_cert": {"type": "path"},
@@ -182,7 +212,6 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec=argument_spec,
         required_if=[("state", "absent", ["token"])],
-        required_one_of=[("token", "url")],
         required_together=[("client_cert", "client_key")],
         supports_check_mode=True,
     )

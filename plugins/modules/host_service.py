@@ -201,6 +201,13 @@ options:
     type: list
     elements: str
     default: []
+  reads: &reads
+    description:
+      - Files that somebody else writes and that the unit reads only when it starts, such as authorities.
+      - When one has changed since, the unit restarts, or O(restart) says what happens instead.
+    type: list
+    elements: str
+    default: []
   enabled: &enabled
     description: Whether the unit and its O(sockets) start at boot.
     type: bool
@@ -313,6 +320,7 @@ options:
       links: *links
       trees: *trees
       absent: *absent
+      reads: *reads
       enabled: *enabled
       state: *state
       sockets: *sockets

@@ -57,6 +57,19 @@ options:
     description: Requests to sign, as M(flotilla.cluster.pki_request) returns them, by any name.
     type: dict
     default: {}
+  rotation:
+    description:
+      - Takes O(authorities) one step further in their rotation, instead of all else. A step that was made is not made
+        again.
+      - V(trust) makes a new authority beside the old one, which goes on signing; hosts are to trust both.
+      - V(switch) lets the new one sign; hosts are to get new certificates.
+      - V(drop) leaves out the old one, which no certificate may need any more.
+    type: str
+    choices: [trust, switch, drop]
+  reissue_before:
+    description: An authority made at this time or later is not rotated. As C(2026-11-23T18:00:00Z), in UTC.
+    type: str
+    default: ""
 requirements:
   - cryptography >= 3.4 on the controller
   - the collection community.crypto
@@ -90,6 +103,12 @@ RETURN = r"""
 made:
   description: Names of the authorities that were made.
   returned: always
+  type: list
+  elements: str
+  sample: [etcd-client-ca]
+rotated:
+  description: Names of the authorities that went a step further.
+  returned: with O(rotation)
   type: list
   elements: str
   sample: [etcd-client-ca]

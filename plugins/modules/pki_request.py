@@ -35,6 +35,7 @@ options:
       - The authorities that the host shall trust, name to certificates in PEM form.
         Each becomes C(<name>.crt) in O(directory).
       - The first certificate of a text signs; further ones are trusted too.
+      - On the host several certificates lie in an order of their own, so that the file is the same whoever signs.
       - A text may be empty for an authority that is still to be made. What it shall sign is asked for then, and nothing
         is installed.
     type: dict
@@ -119,6 +120,13 @@ options:
     description: A certificate with fewer days left than this is requested anew.
     type: int
     default: 30
+  reissue_before:
+    description:
+      - A certificate issued before this time is requested anew, whenever it ends. As C(2026-11-23T18:00:00Z), in UTC.
+      - A certificate counts as issued one day after it becomes valid, because M(flotilla.cluster.pki_authority) dates
+        them back by that.
+    type: str
+    default: ""
   replace_authorities:
     description:
       - Whether an installed authority may be replaced by one that has no key in common with it.
@@ -415,13 +423,19 @@ class Pair:
         return None if content is None else _pki.load_key(content)
 
     def ensure(
-        self, authority: t.Any | None, now: datetime.datetime, renew_days: int
+        self,
+        authority: t.Any | None,
+        now: datetime.datetime,
+        renew_days: int,
+        reissue_before: datetime.datetime | None = None,
     ) -> tuple[dict[str, t.Any] | None, dict[str, str] | None]:
         """Bring the pair as far as it goes and return (request, installed), one of them None."""
         if self.signed:
             installed = self._install(authority, now)
         else:
             reasons, installed = self._inspect(authority, now, renew_days)
+            if reissue_before and not reasons and _pki.issued(installed) < reissue_before:
+                reasons = [f"it was issued before {reissue_before:%Y-%m-%d %H:%M:%S} UTC"]
             if reasons:
                 return self._request(reasons), None
         self.store.ensure_access(self.key_path, self.uid, self.gid, self.mode)
@@ -539,8 +553,8 @@ def ensure_authorities(module: AnsibleModule, store: Store, now: datetime.dateti
                 store.note(path, _describe(present), "a new authority")
             signers[name] = None
             continue
-        content = content.rstrip() + b"\n"
         bundle = _pki.load_bundle(content, f"authority {name}")
+        content = _pki.ordered(content)
         signers[name] = bundle[0]
         if _pki.valid_until(bundle[0]) < now:
             raise _pki.PkiError(
@@ -609,13 +623,14 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
     store.ensure_directory()
     now = datetime.datetime.now(datetime.timezone.utc)
     signers = ensure_authorities(module, store, now)
+    reissue_before = _pki.parse_time(module.params["reissue_before"])
     requests: list[dict[str, t.Any]] = []
     installed: dict[str, dict[str, str]] = {}
     for options in module.params["certificates"]:
         name = options["name"]
         ids = accounts.ids(options["owner"], options["group"], name)
         pair = Pair(store, options, signed.get(name), ids)
-        wish, report = pair.ensure(signers[options["authority"]], now, module.params["renew_days"])
+        wish, report = pair.ensure(signers[options["authority"]], now, module.params["renew_days"], reissue_before)
         if wish is not None:
             requests.append(wish)
         if report is not None:
@@ -673,6 +688,7 @@ def main() -> None:
                 },
             },
             "renew_days": {"type": "int", "default": 30},
+            "reissue_before": {"type": "str", "default": ""},
             "replace_authorities": {"type": "bool", "default": False},
             "seal": {"type": "str", "default": ""},
         },

@@ -11,6 +11,8 @@ import socket
 from dataclasses import replace
 
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 from support.cluster_access import PKI, SECONDS, Files, Machine, ask
 
 CLIENT_PORT, PEER_PORT = 2379, 2380
@@ -82,6 +84,26 @@ def test_only_a_peers_certificate_makes_a_peer(members: list[Machine], pair: str
         arguments = (PEER_REQUEST, PKI, pair, other.address, str(PEER_PORT))
         said = member.host.check_output("python3 -c %s %s %s %s %s", *arguments)
         assert said.strip() == answer, f"{member.name} to {other.name}"
+
+
+def test_a_peers_certificate_is_good_from_its_own_addresses_only(members: list[Machine], peer_files: Files) -> None:
+    """Asked from here, which is no address of a member."""
+    for member in members:
+        with pytest.raises(OSError, match=REFUSED):
+            ask(member.address, PEER_PORT, "/members", peer_files)
+
+
+def test_certificates_are_for_their_host_and_name_no_user(members: list[Machine]) -> None:
+    """etcd takes a client's common name for a user's."""
+    for member in members:
+        for name in ("etcd-server", "etcd-peer", "etcd-client"):
+            pem = member.host.check_output(f"cat {PKI}/{name}.crt").encode()
+            certificate = x509.load_pem_x509_certificate(pem)
+            names = [item.value for item in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+            assert names == ([] if name == "etcd-client" else [f"{name}-{member.name}"])
+            for_names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+            addresses = {str(address) for address in for_names.get_values_for_type(x509.IPAddress)}
+            assert addresses == {"127.0.0.1", "::1", member.address}
 
 
 @pytest.mark.parametrize("port", [CLIENT_PORT, PEER_PORT])

@@ -42,6 +42,30 @@ def test_authorities_keys_are_not_on_hosts(host: Host) -> None:
     assert host.check_output("find /etc /var/lib /root /tmp -xdev -name '*-ca.key' -o -xdev -name '*.csr'") == ""
 
 
+def test_no_private_key_is_anywhere_else(host: Host) -> None:
+    """ssh's own keys are the host's."""
+    places = "/etc /root /home /opt /srv /tmp /usr/local /var/lib /var/log /var/tmp"
+    found = host.run(
+        f"grep --recursive --files-with-matches --binary-files=without-match 'PRIVATE KEY-' {places}"
+    ).stdout
+    others = [path for path in found.split() if not path.startswith(("/etc/flotilla/pki/", "/etc/ssh/ssh_host_"))]
+    assert [path for path in others if not path.startswith("/var/lib/docker/")] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "access"),
+    [
+        ("/var/lib/etcd", "700 etcd etcd"),
+        ("/var/lib/etcd/member", "700 etcd etcd"),
+        ("/etc/flotilla/pki", "755 root root"),
+        ("/etc/systemd/system/etcd.service", "644 root root"),
+        ("/etc/flotilla/etcdctl.env", "644 root root"),
+    ],
+)
+def test_data_and_configuration_belong_to_those_who_use_them(host: Host, path: str, access: str) -> None:
+    assert host.check_output("stat --format '%%a %%U %%G' %s", path) == access
+
+
 def test_authorities_keys_are_encrypted_on_the_controller() -> None:
     keys = list(Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"], "pki").glob("*.key"))
     assert {key.name for key in keys} == {"etcd-client-ca.key", "etcd-peer-ca.key"}

@@ -48,10 +48,12 @@ def test_etcd_has_three_healthy_members_that_found_each_other(joined: Host) -> N
 
 def test_members_were_told_a_token_and_no_addresses(joined: Host) -> None:
     told = joined.check_output("cat /var/lib/cloud/seed/nocloud/user-data")
-    assert "--discovery=http://" in told
+    assert "ETCD_DISCOVERY=http://" in told
     assert "--initial-cluster=" not in told
-    # it is of use once
-    assert not joined.file("/etc/flotilla/etcd-bootstrap.env").exists
+    # it is of use once, and no secret of the process list
+    for name in ("bootstrap", "discovery"):
+        assert not joined.file(f"/etc/flotilla/etcd-{name}.env").exists
+    assert "--discovery=" not in joined.check_output("cat /proc/$(pidof etcd)/cmdline | tr '\\0' ' '")
 
 
 def test_a_unit_runs_on_all_of_them(joined: Host) -> None:

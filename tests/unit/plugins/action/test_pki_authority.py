@@ -15,7 +15,9 @@ from ansible_collections.flotilla.cluster.plugins.action.pki_authority import Ac
 x509 = pytest.importorskip("cryptography.x509")
 pytest.importorskip("ansible_collections.community.crypto")
 from ansible_collections.flotilla.cluster.plugins.module_utils import _pki  # noqa: E402
+from cryptography.hazmat.primitives import serialization  # noqa: E402
 
+LONG_AGO = "2020-01-01T00:00:00Z"
 NAMES = ["etcd-peer-ca", "etcd-client-ca"]
 WANTED = _pki.Wanted(
     "etcd-client", "etcd-client-ca", "machine-core-01", frozenset({"192.0.2.11"}), frozenset({"clientAuth"})
@@ -137,3 +139,68 @@ def test_check_mode_makes_nothing(run, folder):
 def test_a_missing_authority_is_named(run, folder, request_pem):
     with pytest.raises(AnsibleActionFail, match="etcd-client-ca"):
         run(requests={"a": [{"name": "etcd-client", "authority": "etcd-client-ca", "csr": request_pem}]})
+
+
+def signs(folder, name="etcd-client-ca"):
+    """Whether the key and the first certificate of an authority belong together, and how many are trusted."""
+    key = serialization.load_pem_private_key((folder / f"{name}.key").read_bytes(), None)
+    bundle = _pki.load_bundle((folder / f"{name}.crt").read_bytes(), name)
+    return _pki.public_bytes(key) == _pki.public_bytes(bundle[0]), len(bundle)
+
+
+def test_an_authority_is_replaced_in_three_steps(run, folder, request_pem):
+    rotate = {"authorities": ["etcd-client-ca"], "cluster": "production"}
+    run(**rotate)
+    old = (folder / "etcd-client-ca.crt").read_bytes()
+    asked = {"a": [{"name": "etcd-client", "authority": "etcd-client-ca", "csr": request_pem}]}
+
+    def signer():
+        signed = run(requests=asked)["signed"]["a"]["etcd-client"]
+        issued = x509.load_pem_x509_certificate(signed.encode())
+        bundle = _pki.load_bundle((folder / "etcd-client-ca.crt").read_bytes(), "it")
+        return [_pki.signed_by(issued, authority) for authority in bundle]
+
+    with pytest.raises(AnsibleActionFail, match="No such file"):
+        run(authorities=["missing-ca"], rotation="trust")
+    for step, trusted, first in (("trust", 2, True), ("switch", 2, True), ("drop", 1, True)):
+        assert run(check_mode=True, rotation=step, **rotate)["changed"] is True
+        assert run(rotation=step, **rotate)["rotated"] == ["etcd-client-ca"]
+        assert run(rotation=step, reissue_before=LONG_AGO, **rotate)["changed"] is False
+        assert signs(folder) == (True, trusted)
+        assert signer() == [first, *[False] * (trusted - 1)]
+        assert (old in (folder / "etcd-client-ca.crt").read_bytes()) is (step != "drop")
+    assert {path.name for path in folder.iterdir()} == {"etcd-client-ca.crt", "etcd-client-ca.key"}
+    assert certificate(folder / "etcd-client-ca.crt").subject != x509.load_pem_x509_certificate(old).subject
+
+
+def test_an_authority_that_is_new_enough_is_left(run, folder):
+    run(authorities=["etcd-client-ca"])
+    for step in ("trust", "switch", "drop"):
+        assert run(authorities=["etcd-client-ca"], rotation=step, reissue_before=LONG_AGO)["changed"] is False
+    assert signs(folder) == (True, 1)
+
+
+def test_an_old_authority_is_not_dropped_while_it_signs(run, folder):
+    run(authorities=["etcd-client-ca"])
+    run(authorities=["etcd-client-ca"], rotation="trust")
+    with pytest.raises(AnsibleActionFail, match="the new authority does not sign yet"):
+        run(authorities=["etcd-client-ca"], rotation="drop")
+
+
+@pytest.mark.parametrize("died", ["before the switch", "before the key", "after the key"])
+def test_a_rotation_that_was_killed_goes_on(run, folder, died):
+    names = {"authorities": ["etcd-client-ca"]}
+    run(**names)
+    old = (folder / "etcd-client-ca.crt").read_bytes()
+    run(rotation="trust", **names)
+    new = (folder / "etcd-client-ca.next.crt").read_bytes()
+    if died == "before the switch":
+        (folder / "etcd-client-ca.crt").write_bytes(old)
+        assert run(rotation="trust", **names)["changed"] is True
+    else:
+        (folder / "etcd-client-ca.crt").write_bytes(new + old)
+    if died == "after the key":
+        (folder / "etcd-client-ca.next.key").rename(folder / "etcd-client-ca.key")
+    run(rotation="switch", **names)
+    assert signs(folder) == (True, 2)
+    assert (folder / "etcd-client-ca.crt").read_bytes() == new + old

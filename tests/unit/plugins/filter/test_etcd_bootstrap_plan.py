@@ -33,7 +33,10 @@ def entry(number, joined=True, name=None):
 
 
 def plan(**seen):
-    return etcd_bootstrap_plan(MEMBERS, {name.replace("_", "-"): found for name, found in seen.items()}, token="t")
+    """The problems and who starts how."""
+    whole = etcd_bootstrap_plan(MEMBERS, {name.replace("_", "-"): found for name, found in seen.items()}, token="t")
+    assert whole["again"] == []
+    return {key: whole[key] for key in ("problems", "start")}
 
 
 def test_fresh_hosts_form_a_new_cluster():
@@ -117,4 +120,52 @@ def test_ipv6_and_another_port():
 
 @pytest.mark.parametrize("state", ["data", "empty"])
 def test_nothing_is_started_without_members_in_the_play(state):
-    assert etcd_bootstrap_plan(MEMBERS, {}, token=state) == {"problems": [], "start": {}}
+    found = etcd_bootstrap_plan(MEMBERS, {}, token=state)
+    assert found == {"problems": [], "start": {}, "forms": False, "again": []}
+
+
+FOUND_BY = "--discovery-fallback=exit --discovery-proxy="
+
+
+def waiting(log=False):
+    """A member that has begun to look for the others."""
+    return {"local": {"data": True, "bootstrap": FOUND_BY, "log": log}, "members": []}
+
+
+def found(**seen):
+    return etcd_bootstrap_plan(
+        MEMBERS, {name.replace("_", "-"): what for name, what in seen.items()}, token="t", found_by=FOUND_BY
+    )
+
+
+def test_members_that_find_each_other_start_with_those_options():
+    plan = found(core_01=host(), core_02=host(), core_03=host())
+    assert plan == {"problems": [], "start": dict.fromkeys(HOSTS, FOUND_BY), "forms": True, "again": []}
+
+
+def test_a_member_that_waits_begins_again_because_it_registers_only_once():
+    plan = found(core_01=waiting(), core_02=host(), core_03=host())
+    assert (plan["start"], plan["again"]) == (dict.fromkeys(HOSTS, FOUND_BY), ["core-01"])
+
+
+def test_a_member_with_a_log_has_found_the_others_and_goes_on():
+    plan = found(core_01=waiting(log=True), core_02=host(), core_03=host())
+    assert (sorted(plan["start"]), plan["again"]) == (["core-02", "core-03"], [])
+
+
+def test_a_host_without_data_joins_a_cluster_that_runs_and_never_by_the_token():
+    running = [entry(1), entry(2), entry(3, joined=False)]
+    plan = found(core_01=host(data=True, members=running), core_03=host(members=running))
+    assert plan == {"problems": [], "start": {"core-03": EXISTING}, "forms": False, "again": []}
+
+
+def test_a_member_that_waits_in_vain_keeps_nothing_when_a_cluster_runs():
+    running = [entry(1), entry(2), entry(3)]
+    plan = found(core_01=host(data=True, members=running), core_03={**waiting(), "members": running})
+    assert plan == {"problems": [], "start": {}, "forms": False, "again": []}
+
+
+def test_no_new_cluster_beside_data_of_one_that_is_silent():
+    plan = found(core_01=host(data=True), core_02=host(), core_03=host())
+    assert plan["start"] == {}
+    assert "has the data of a cluster that does not answer" in plan["problems"][0]

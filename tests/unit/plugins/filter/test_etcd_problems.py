@@ -99,3 +99,45 @@ def test_an_address_that_is_not_the_hosts():
 
 def test_all_problems_come_at_once():
     assert len(problems([member(1), member(2, address="x")], forks=1, client_port=0)) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"bootstrap": "srv"}, "etcd_discovery_srv is '': etcd_bootstrap is 'srv', so give the domain"),
+        ({}, "etcd_discovery_url is empty"),
+        ({"discovery_protocol": "v3"}, "etcd_discovery_endpoints is empty"),
+        (
+            {"discovery_protocol": "v3", "discovery_endpoints": ["http://192.0.2.9:2379"]},
+            "etcd_discovery_endpoints has 'http://192.0.2.9:2379': give https:// URLs",
+        ),
+        (
+            {"discovery_url": "http://d.example", "version": "3.7.1"},
+            "etcd_discovery_protocol is v2, which etcd knows up to 3.6, not 3.7.1: set it to v3",
+        ),
+        (
+            {"discovery_protocol": "v3", "discovery_endpoints": ["https://192.0.2.9:2379"], "version": "3.4.23-4+b4"},
+            "etcd_discovery_protocol is v3, which etcd knows from 3.6 on, not 3.4.23-4+b4: set it to v2",
+        ),
+    ],
+)
+def test_a_way_to_find_each_other_that_cannot_work(changes, words):
+    settings = {
+        "bootstrap": "discovery",
+        "discovery_protocol": "v2",
+        "discovery_url": "",
+        "discovery_endpoints": [],
+        "discovery_token": False,
+        "discovery_srv": "",
+        **changes,
+    }
+    (found,) = problems(**settings)
+    assert words in found
+
+
+def test_ways_to_find_each_other_that_work():
+    more = {"discovery_url": "", "discovery_endpoints": [], "discovery_token": False, "discovery_srv": "example.org"}
+    assert problems(bootstrap="srv", discovery_protocol="v2", **more) == []
+    more["discovery_endpoints"] = ["https://192.0.2.9:2379", "https://[2001:db8::1]:2379"]
+    assert problems(bootstrap="discovery", discovery_protocol="v3", version="3.7.1", **more) == []
+    assert problems(bootstrap="discovery", discovery_protocol="v2", **{**more, "discovery_token": True}) == []

@@ -23,8 +23,11 @@ def hosts(**paths):
 
 def test_what_idle_hosts_have():
     assert etcd_idle(["a", "b"], hosts(a=EMPTY, b=STARTED), ["a", "b"]) == {
-        "a": {"members": [], "local": {"data": False, "bootstrap": ""}},
-        "b": {"members": [], "local": {"data": True, "bootstrap": "--initial-cluster=a=https://a:2380"}},
+        "a": {"members": [], "local": {"data": False, "bootstrap": "", "log": False}},
+        "b": {
+            "members": [],
+            "local": {"data": True, "bootstrap": "--initial-cluster=a=https://a:2380", "log": True},
+        },
     }
 
 

@@ -454,6 +454,23 @@ def test_links_and_trees_count_as_what_a_process_was_started_with() -> None:
         assert plans.make_plan(desired, observed).reasons == (f"{path} changed after it was started",)
 
 
+def test_what_others_write_counts_too() -> None:
+    desired = describe(reads=("/pki/ca.crt",))
+    authority = PathState("file", "root", 0, "root", 0, 0o644, content=b"old", changed_at=BEFORE)
+    observed = with_path(as_described(desired), "/pki/ca.crt", authority)
+    observed = observed._replace(stamp=Stamp(plans.restart_digest(desired, observed), "inv-1"))
+    assert plans.make_plan(desired, observed).action == "none"
+    # the process that runs was started with another content, whatever the times say
+    other = with_path(observed, "/pki/ca.crt", authority._replace(content=b"new"))
+    assert plans.make_plan(desired, other).reasons == ("it was started with other content",)
+    deferred = plans.make_plan(desired._replace(restart="defer"), other)
+    assert (deferred.action, deferred.restart_due, deferred.changed) == ("none", True, False)
+    # a process that nobody knows anything about: times decide
+    late = with_path(observed, "/pki/ca.crt", authority._replace(changed_at=AFTER))._replace(stamp=None)
+    assert plans.make_plan(desired, late).reasons == ("/pki/ca.crt changed after it was started",)
+    assert plans.make_plan(desired, observed._replace(stamp=None)).action == "none"
+
+
 def test_the_digest_is_made_of_what_needs_a_restart() -> None:
     desired = describe(links=(LinkSpec("/l", "t"),), trees=(TREE,))
     digest = plans.restart_digest(desired)

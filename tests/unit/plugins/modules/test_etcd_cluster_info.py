@@ -134,6 +134,7 @@ def test_what_the_host_has(run_module, tmp_path, made):
         (tmp_path / "data/member/snap").mkdir(parents=True)
         for name in ("0000000000000004-00000000000186a2.snap", "0000000000000002-000000000000000a.snap", "db"):
             (tmp_path / "data/member/snap" / name).touch()
+        (tmp_path / "data/member/wal").mkdir()
         bootstrap.write_text('FLOTILLA_ETCD_BOOTSTRAP="--initial-cluster=a --initial-cluster-state=new"\n')
     result = run_module(
         "etcd_cluster_info",
@@ -145,7 +146,12 @@ def test_what_the_host_has(run_module, tmp_path, made):
     options = "--initial-cluster=a --initial-cluster-state=new" if made else ""
     disk = result["local"].pop("disk")
     assert (disk is not None and 0 < disk["free"] < disk["size"]) == made
-    assert result["local"] == {"data": made, "bootstrap": options, "snapshot_index": 100002 if made else 0}
+    assert result["local"] == {
+        "data": made,
+        "bootstrap": options,
+        "log": made,
+        "snapshot_index": 100002 if made else 0,
+    }
 
 
 def test_a_host_without_requests(run_module, monkeypatch):

@@ -6,13 +6,15 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import typing as t
 
 import pytest
 
 pytest.importorskip("requests")
 
-from ansible_collections.flotilla.cluster.tests.unit.plugins.scripted_http import Exchange
+from ansible_collections.flotilla.cluster.tests.unit.plugins.scripted_http import ANY, Exchange
 
 DIGITS = "0123456789abcdef" * 2
 SIZE_PATH = f"/{DIGITS}/_config/size"
@@ -234,7 +236,7 @@ def test_any_other_answer_about_a_token_is_one_sentence_without_it(run_module, s
         ({"token": f"ftp://example.org/{DIGITS}"}, "is not a URL of a server"),
         ({"url": "http://h", "size": 3, "timeout": 0}, "timeout is 0; give seconds greater than 0"),
         ({"url": "http://h", "size": 3, "request_timeout": "nan"}, "request_timeout is nan"),
-        ({"size": 3}, "one of the following is required: token, url"),
+        ({"size": 3}, "url is missing; protocol is v2, so give the URL of the discovery service"),
         ({"url": "http://h", "state": "absent"}, "state is absent but all of the following are missing: token"),
     ],
 )
@@ -242,3 +244,72 @@ def test_bad_input_is_told_before_anything_is_asked(run_module, options, words):
     result = run_module("etcd_discovery", **options)
     assert words in result["msg"]
     assert DIGITS not in result["msg"]
+
+
+REGISTRY = f"/_etcd/registry/{DIGITS}/"
+
+
+def b64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def kept(size: t.Any, *members: tuple[str, str]) -> Exchange:
+    """What an etcd has below a token of v3 discovery."""
+    pairs = [(f"members/{name}", value) for name, value in members]
+    if size is not None:
+        pairs.append(("_config/size", str(size)))
+    kvs = [
+        {"key": b64(REGISTRY + path), "value": b64(value), "create_revision": str(100 - number), "mod_revision": "100"}
+        for number, (path, value) in enumerate(pairs)
+    ]
+    wanted = {"key": b64(REGISTRY), "range_end": b64(REGISTRY[:-1] + "0")}
+    return Exchange("POST", "/v3/kv/range", wanted, answer={"header": {}, "kvs": kvs, "count": str(len(kvs))})
+
+
+def v3(run_module, server, **more):
+    return run_module("etcd_discovery", protocol="v3", endpoints=[server.url], **more)
+
+
+def test_a_token_of_an_etcd_is_digits_and_a_size(run_module, serve):
+    server = serve(Exchange("POST", "/v3/kv/txn", ANY, answer={"header": {}, "succeeded": True, "responses": [{}]}))
+    result = v3(run_module, server, size=3)
+    assert re.fullmatch("[0-9a-f]{32}", result["token"])
+    assert "token_url" not in result
+    assert (result["changed"], result["size"], result["status"]) == (True, 3, "open")
+
+
+def test_the_members_of_a_token_of_an_etcd(run_module, serve):
+    two = ("2f", "core-02=https://192.0.2.2:2380,core-02=https://[2001:db8::2]:2380")
+    result = v3(run_module, serve(kept(3, core(3), two)), token=DIGITS, size=3)
+    assert [(item["name"], len(item["peer_urls"])) for item in result["members"]] == [("core-02", 2), ("core-03", 1)]
+    assert result["summary"] == "the token has 2/3 members (core-02, core-03) and waits for 1 more"
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (None, "the token is unknown to the service: create a new one"),
+        (5, "the token is for 5 members, not for 3; create one for 3, or correct size"),
+        ("three", "has a size of the token that is no number"),
+    ],
+)
+def test_a_token_of_an_etcd_that_does_not_do(run_module, serve, size, words):
+    result = v3(run_module, serve(kept(size)), token=DIGITS, size=3)
+    assert words in result["msg"]
+    assert DIGITS not in result["msg"]
+
+
+def test_a_token_of_an_etcd_is_removed_with_all_its_members(run_module, serve):
+    wanted = {"key": b64(REGISTRY), "range_end": b64(REGISTRY[:-1] + "0")}
+    server = serve(
+        kept(1, core(1)), Exchange("POST", "/v3/kv/deleterange", wanted, answer={"header": {}, "deleted": "2"})
+    )
+    assert v3(run_module, server, token=DIGITS, state="absent")["changed"] is True
+    assert v3(run_module, serve(kept(None)), token=DIGITS, state="absent")["changed"] is False
+
+
+def test_what_v3_needs(run_module):
+    assert "endpoints is empty; protocol is v3" in run_module("etcd_discovery", protocol="v3", size=3)["msg"]
+    result = run_module("etcd_discovery", protocol="v3", endpoints=["http://127.0.0.1:1"], token="not-a-token-at-all")
+    assert "token is not 32 hexadecimal digits" in result["msg"]
+    assert "url is missing; protocol is v2" in run_module("etcd_discovery", size=3)["msg"]

@@ -206,6 +206,34 @@ def test_a_bundle_with_the_old_authority_is_accepted(ask, folder, authority, ins
     assert result["requests"] == []
 
 
+def test_the_file_is_the_same_whichever_of_two_authorities_signs(ask, folder, authority, installed):
+    other = Authority("next")
+    ask(authorities={"etcd-client-ca": authority.pem + other.pem})
+    both = (folder / "etcd-client-ca.crt").read_bytes()
+    result = ask(authorities={"etcd-client-ca": other.pem + authority.pem})
+    assert str(folder / "etcd-client-ca.crt") not in result["files_changed"]
+    assert (folder / "etcd-client-ca.crt").read_bytes() == both
+    # but the other one signs now
+    assert "did not sign it" in result["requests"][0]["reasons"][0]
+
+
+def test_what_was_issued_before_a_time_is_issued_again(ask, folder, authority, installed):
+    def at(time):
+        return f"{time:%Y-%m-%dT%H:%M:%SZ}"
+
+    # valid since a day, so issued now
+    assert ask(reissue_before=at(NOW - DAY))["requests"] == []
+    (request,) = ask(reissue_before=at(NOW + DAY / 2))["requests"]
+    assert request["reasons"][0].startswith("it was issued before ")
+    key = (folder / "etcd-server.key").read_bytes()
+    later = authority.sign(request, start=NOW)
+    assert ask(reissue_before=at(NOW + DAY / 2), signed={"etcd-server": later})["requests"] == []
+    assert (folder / "etcd-server.crt").read_text() == later
+    assert (folder / "etcd-server.key").read_bytes() == key
+    assert ask(reissue_before=at(NOW + DAY / 2))["changed"] is False
+    assert "reissue_before is 'today'" in ask(reissue_before="today")["msg"]
+
+
 def weak_key():
     return rsa.generate_private_key(65537, 1024).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
