@@ -95,7 +95,7 @@ test-firstboot: venv base ## three hosts that get user-data and nothing else bec
 	$(BIN)/molecule test --scenario-name firstboot
 
 .PHONY: test-etcd
-test-etcd: venv base ## discovery, certificates, upgrades, losses, kills and a reset on local hosts: about half an hour
+test-etcd: venv base ## discovery, certificates, upgrades and losses of etcd on local hosts: about twenty minutes
 	$(BIN)/pytest tests/daytwo
 
 ##@ Measurements
