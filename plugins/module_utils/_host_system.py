@@ -51,6 +51,8 @@ UNIT_PROPERTIES = (
     "Result",
 )
 COMMAND_TIMEOUT = 30
+# Where systemd looks for unit files, as far as packages and administrators write there.
+UNIT_FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 _ENVIRONMENT = {"LC_ALL": "C", "SYSTEMD_COLORS": "0", "SYSTEMD_PAGER": "", "SYSTEMD_LESS": ""}
 
 
@@ -68,7 +70,9 @@ class CommandResult(t.NamedTuple):
     stderr: str
 
 
-def run(argv: t.Sequence[str], timeout: float = COMMAND_TIMEOUT) -> CommandResult:
+def run(
+    argv: t.Sequence[str], timeout: float = COMMAND_TIMEOUT, environment: t.Mapping[str, str] | None = None
+) -> CommandResult:
     """Run a command without a shell. A missing program gives rc 127, one that takes too long rc 124."""
     try:
         # module.run_command knows no deadline
@@ -78,7 +82,7 @@ def run(argv: t.Sequence[str], timeout: float = COMMAND_TIMEOUT) -> CommandResul
             capture_output=True,
             timeout=timeout,
             check=False,
-            env={**os.environ, **_ENVIRONMENT},
+            env={**os.environ, **_ENVIRONMENT, **(environment or {})},
         )
     except FileNotFoundError:
         return CommandResult(127, "", f"{argv[0]}: no such program")
@@ -91,9 +95,14 @@ def run(argv: t.Sequence[str], timeout: float = COMMAND_TIMEOUT) -> CommandResul
     )
 
 
-def must(argv: t.Sequence[str], doing: str, timeout: float = COMMAND_TIMEOUT) -> CommandResult:
+def must(
+    argv: t.Sequence[str],
+    doing: str,
+    timeout: float = COMMAND_TIMEOUT,
+    environment: t.Mapping[str, str] | None = None,
+) -> CommandResult:
     """Run a command that has to succeed; `doing` says what for. Raises HostError."""
-    result = run(argv, timeout)
+    result = run(argv, timeout, environment)
     if result.rc != 0:
         said = (result.stderr.strip() or result.stdout.strip()).replace("\n", " ")
         raise HostError(f"{doing} failed: '{shlex.join(argv)}' ended with {result.rc}: {said.rstrip('.')}")
@@ -508,12 +517,35 @@ def write_plan(plan: Plan, mark_pending: t.Callable[[], None]) -> None:
 
 
 def _systemctl(
-    verb: str, units: t.Sequence[str], doing: str, timeout: float = COMMAND_TIMEOUT, flags: t.Sequence[str] = ()
+    verb: str,
+    units: t.Sequence[str],
+    doing: str,
+    timeout: float = COMMAND_TIMEOUT,
+    flags: t.Sequence[str] = (),
+    environment: t.Mapping[str, str] | None = None,
 ) -> None:
+    argv = ["systemctl", verb, *flags, "--", *units] if units else ["systemctl", verb, *flags]
     try:
-        must(["systemctl", verb, *flags, "--", *units] if units else ["systemctl", verb, *flags], doing, timeout)
+        must(argv, doing, timeout, environment)
     except HostError as error:
         raise UnitError(*error.args) from None
+
+
+def _is_native(unit: str) -> bool:
+    """Whether systemd has a file of its own for a unit, an instance's template included."""
+    name, _at, suffix = unit.partition("@")
+    template = f"{name}@.{suffix.rpartition('.')[2]}" if suffix else unit
+    return any(os.path.exists(os.path.join(folder, file)) for folder in UNIT_FOLDERS for file in (unit, template))
+
+
+def _enable(verb: str, units: t.Sequence[str]) -> None:
+    """Enable units in one go.
+
+    For each unit that has a start script of old beside its unit file, systemctl would run a program of the
+    distribution that changes nothing for systemd and has it reload twice.
+    """
+    environment = {"SYSTEMCTL_SKIP_SYSV": "1"} if all(map(_is_native, units)) else {}
+    _systemctl(verb, units, "Enabling " + ", ".join(units), flags=["--quiet"], environment=environment)
 
 
 def stop_units(name: str, plan: Plan, timeout: float) -> None:
@@ -529,9 +561,9 @@ def change_unit_files(plans: t.Sequence[Plan]) -> None:
     reenable = list(dict.fromkeys(name for plan in plans for name in plan.reenable))
     enable = list(dict.fromkeys(name for plan in plans for name in plan.enable))
     if reenable:
-        _systemctl("reenable", reenable, "Enabling " + ", ".join(reenable), flags=["--quiet"])
+        _enable("reenable", reenable)
     if enable:
-        _systemctl("enable", enable, "Enabling " + ", ".join(enable), flags=["--quiet"])
+        _enable("enable", enable)
     if any(plan.reload for plan in plans) and not (reenable or enable):
         _systemctl("daemon-reload", [], "Reloading systemd")
 

@@ -42,6 +42,7 @@ class FakeSystemd:
         self.watched: list[Path] = []
         self.units: dict[str, FakeUnit] = {}
         self.calls: list[str] = []
+        self.environments: list[dict[str, str]] = []
         self.journal: list[str] = ["the last thing it said"]
         self.fails_to_start = False
         self.dies_after_start = False
@@ -49,7 +50,9 @@ class FakeSystemd:
 
     # what the module calls
 
-    def run(self, argv: t.Sequence[str], timeout: float = 30) -> system.CommandResult:
+    def run(
+        self, argv: t.Sequence[str], timeout: float = 30, environment: t.Mapping[str, str] | None = None
+    ) -> system.CommandResult:
         """Stands in for `_host_system.run`."""
         if argv[0] == "journalctl":
             return system.CommandResult(0, "\n".join(self.journal) + "\n", "")
@@ -60,6 +63,7 @@ class FakeSystemd:
         if verb == "show":
             return system.CommandResult(0, "\n\n".join(self._show(name) for name in names) + "\n", "")
         self.calls.append(" ".join([verb, *names]))
+        self.environments.append(dict(environment or {}))
         if verb in ("daemon-reload", "enable", "disable", "reenable"):
             return self._change_files(verb, names)
         return self._change_units(verb, names)

@@ -95,6 +95,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_module: RunModule
     monkeypatch.setattr(system, "STAMP_DIRECTORY", str(created.stamps))
     monkeypatch.setattr(system, "run", created.systemd.run)
     monkeypatch.setattr(plans, "UNIT_DIRECTORIES", (f"{created.units}/",))
+    monkeypatch.setattr(system, "UNIT_FOLDERS", (str(created.units),))
     return created
 
 
@@ -214,6 +215,25 @@ def test_bytes_come_in_base64(world: World) -> None:
     unit = world.file("units/web.service", UNIT_TEXT)
     world.run_module("host_service", name=UNIT, files=[file, unit])
     assert (world.root / "blob").read_bytes() == content
+
+
+def test_scripts_of_old_are_left_alone_for_units_that_systemd_has_files_of(world: World) -> None:
+    world.run()
+    assert world.systemd.environments[0] == {"SYSTEMCTL_SKIP_SYSV": "1"}
+
+
+@pytest.mark.parametrize(
+    ("file", "unit", "native"),
+    [
+        ("web.service", "web.service", True),
+        ("web@.service", "web@1.service", True),
+        ("web@.service", "web.service", False),
+        ("web.service", "web.socket", False),
+    ],
+)
+def test_a_unit_is_native_when_it_or_its_template_has_a_file(world: World, file: str, unit: str, native: bool) -> None:
+    (world.units / file).touch()
+    assert system._is_native(unit) is native
 
 
 # --- restart: defer, never ----------------------------------------------------------------------------------------
