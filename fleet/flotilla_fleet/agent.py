@@ -456,7 +456,8 @@ class Agent:
                     break
                 continue
             try:
-                await asyncio.wait_for(news.wait(), delay)
+                async with asyncio.timeout(delay):
+                    await news.wait()
                 delay = RETRY_FIRST
             except TimeoutError:
                 delay = min(delay * 2, RETRY_MOST)
@@ -799,7 +800,8 @@ class Agent:
         """Wait a moment for more that is to be told, the longer while units are being started."""
         if self._starting:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._none_starts.wait(), STARTING_MOST)
+                async with asyncio.timeout(STARTING_MOST):
+                    await self._none_starts.wait()
         await asyncio.sleep(GATHER_STATES)
 
     def _due(self) -> tuple[list[str], float]:

@@ -599,7 +599,8 @@ class Api:
     @staticmethod
     async def _write(response: web.StreamResponse, text: str) -> None:
         if text:
-            await asyncio.wait_for(response.write(text.encode()), WRITE_TIMEOUT)
+            async with asyncio.timeout(WRITE_TIMEOUT):
+                await response.write(text.encode())
 
     async def set_drain(self, request: web.Request) -> web.Response:
         machine, draining = request.match_info["machine"], request.method == hdrs.METH_POST
@@ -652,7 +653,8 @@ class Api:
             line = b"\n"
             with contextlib.suppress(ConnectionError, asyncio.TimeoutError):
                 while line:
-                    await asyncio.wait_for(response.write(line), WRITE_TIMEOUT)
+                    async with asyncio.timeout(WRITE_TIMEOUT):
+                        await response.write(line)
                     line = await _next_lines(queue)
         return response
 
@@ -661,7 +663,8 @@ class Api:
 
     async def _body(self, request: web.Request) -> bytes:
         try:
-            return await asyncio.wait_for(request.read(), BODY_TIMEOUT)
+            async with asyncio.timeout(BODY_TIMEOUT):
+                return await request.read()
         except TimeoutError:
             raise ApiError(408, f"the body did not arrive within {BODY_TIMEOUT:g} s") from None
         except web.HTTPRequestEntityTooLarge:
@@ -732,7 +735,8 @@ async def _while_connected(request: web.Request, answers: AsyncIterator[Answer])
 async def _next_lines(queue: asyncio.Queue[Event | None]) -> bytes:
     """What to send next: all events that wait, or an empty line; b"" when there will be no more."""
     try:
-        event = await asyncio.wait_for(queue.get(), HEARTBEAT)
+        async with asyncio.timeout(HEARTBEAT):
+            event = await queue.get()
     except TimeoutError:
         return b"\n"
     lines = b""

@@ -164,6 +164,7 @@ class Engine:
         self.plans = 0
         self.writes = 0
         self._led_since = 0.0
+        self._resigned = False
 
     @property
     def led_since(self) -> float:
@@ -171,8 +172,9 @@ class Engine:
         return self._led_since if self.leading else 0.0
 
     async def run(self) -> None:
+        """Lead whenever nobody else does, until it has resigned."""
         delay = 0.2
-        while True:
+        while not self._resigned:
             try:
                 if await self._campaign():
                     delay = 0.2
@@ -186,9 +188,13 @@ class Engine:
                 self.leading = False
 
     async def resign(self) -> None:
-        """Give leadership back at once."""
+        """Give leadership back at once, and for good: a machine that ends must not lead while others take over."""
+        self._resigned = True
+        await self._give_back()
+
+    async def _give_back(self) -> None:
         lease, self._lease = self._lease, None
-        if lease is not None and self.leading:
+        if lease is not None:
             await self.etcd.lease_revoke(lease.id)
 
     async def _campaign(self) -> bool:
@@ -240,7 +246,9 @@ class Engine:
         return listing.revision
 
     async def _lead(self) -> None:
-        assert self._lease is not None
+        if self._resigned or self._lease is None:
+            await self._give_back()
+            return
         revision = await self._begin()
         tasks = [
             asyncio.create_task(self._lease.keep()),
@@ -251,6 +259,9 @@ class Engine:
             done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
+        except LeaseLost:
+            self._lease = None
+            raise
         finally:
             self.leading = False
             for task in tasks:
@@ -306,8 +317,11 @@ class Engine:
             await self._news.wait()
             left = rest - time.monotonic()
             pause = next_pause(pause, left)
+            # Not wait_for: before Python 3.12 it swallows a cancellation in the moment in which the wait is over, and
+            # machines go and come in the very moment in which a fleetd ends.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), max(GATHER, left))
+                async with asyncio.timeout(max(GATHER, left)):
+                    await self._hurry.wait()
             await asyncio.sleep(max(GATHER if self._hurry.is_set() else 0, soonest - time.monotonic()))
             self._hurry.clear()
             self._news.clear()

@@ -555,7 +555,8 @@ class Etcd:
         for index in self._order():
             endpoint = self._endpoints[index]
             try:
-                response = await asyncio.wait_for(self._open_stream(endpoint, body), self._timeout)
+                async with asyncio.timeout(self._timeout):
+                    response = await self._open_stream(endpoint, body)
             except EtcdError as exc:
                 if self._needs_token(exc):
                     self._token, self._anonymous = "", False

@@ -182,7 +182,8 @@ class Presence:
         key = self.keys.presence(self.machine.id)
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), self.ttl)
+                async with asyncio.timeout(self.ttl):
+                    await self._changed.wait()
             self._changed.clear()
             try:
                 await self._mend(key, lease)

@@ -103,7 +103,8 @@ class Systemd:
 
     async def connect(self) -> None:
         try:
-            bus = await asyncio.wait_for(MessageBus(bus_type=self.bus_type).connect(), CONNECT_SECONDS)
+            async with asyncio.timeout(CONNECT_SECONDS):
+                bus = await MessageBus(bus_type=self.bus_type).connect()
         except TimeoutError:
             name = self.bus_type.name.lower()
             raise SystemdError(f"the D-Bus {name} bus does not answer within {CONNECT_SECONDS:.0f} s") from None
@@ -150,7 +151,8 @@ class Systemd:
             raise SystemdError("not connected to D-Bus")
         seconds = patience or self.call_timeout
         try:
-            reply = await asyncio.wait_for(self._bus.call(message), seconds)
+            async with asyncio.timeout(seconds):
+                reply = await self._bus.call(message)
         except TimeoutError:
             # A connection that may be dead is given up: whoever holds it makes a new one, and asks for all states.
             if self._bus is not None:
@@ -245,7 +247,8 @@ class Systemd:
             if exc.name == NO_SUCH_UNIT:
                 return
             raise
-        result = await asyncio.wait_for(asyncio.shield(future), LONG_AS_IT_TAKES)
+        async with asyncio.timeout(LONG_AS_IT_TAKES):
+            result = await asyncio.shield(future)
         if result not in ("done", "skipped"):
             log.warning("stop of %s ended with %s", name, result)
 

@@ -490,6 +490,58 @@ async def test_machines_whose_leases_end_one_after_the_other_are_lost_together_f
     assert await decide() == {C: 60}
 
 
+# -- a fleetd that ends -------------------------------------------------------------
+
+
+def lonely_engine(server: Server, tmp_path: Path) -> engines.Engine:
+    return engines.Engine(MemoryEtcd(server), Keys("/t/"), "e", 1000, Memory(tmp_path), 5)  # type: ignore[arg-type]
+
+
+async def test_an_engine_ends_although_a_machine_goes_in_that_moment(tmp_path: Path) -> None:
+    """``wait_for`` of Python 3.11 would swallow the cancellation, and fleetd would never end."""
+    engine = lonely_engine(Server(), tmp_path)
+    deciding = asyncio.create_task(engine._decide())
+    engine._news.set()
+    await asyncio.sleep(0.01)  # it waits now for more that is to be planned together
+    engine._hurry.set()
+    await asyncio.sleep(0)  # what waits is done, and nobody has been told
+    deciding.cancel()
+    done, _pending = await asyncio.wait({deciding}, timeout=5)
+    assert done
+
+
+def test_nothing_waits_in_a_way_that_swallows_a_cancellation() -> None:
+    """The hosts' Python may be 3.11, the one that runs this is newer and would not show it."""
+    files = sorted(Path(engines.__file__).parent.glob("*.py"))
+    assert files
+    assert [path.name for path in files if "asyncio.wait_for(" in path.read_text()] == []
+
+
+async def test_an_engine_that_has_resigned_does_not_lead_again(tmp_path: Path) -> None:
+    server = Server()
+    engine = lonely_engine(server, tmp_path)
+    running = asyncio.create_task(engine.run())
+    for _look in range(500):
+        if engine.leading:
+            break
+        await asyncio.sleep(0.01)
+    await engine.resign()
+    async with asyncio.timeout(5):
+        await running
+    assert engine.keys.leader not in server.keys
+    assert not engine.leading
+
+
+async def test_leadership_that_comes_after_the_resignation_is_given_back(tmp_path: Path) -> None:
+    server = Server()
+    engine = lonely_engine(server, tmp_path)
+    assert await engine._campaign()
+    lease = server.keys[engine.keys.leader].lease
+    await engine.resign()
+    assert lease not in server.leases
+    assert engine.keys.leader not in server.keys
+
+
 # -- watching through a machine that dies -----------------------------------------
 
 
