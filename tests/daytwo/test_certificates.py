@@ -1,7 +1,7 @@
 # Copyright (c) 2026, flotilla.cluster contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""New certificates and new authorities under 50 writes a second.
+"""New certificates and new authorities under 50 writes a second, and everything removed again.
 
 Part of make test-etcd, as root: three hosts with etcd, docker and fleet, as site.yml makes them.
 """
@@ -145,4 +145,35 @@ def test_an_authority_that_changed_restarts_members_one_at_a_time(lab: Certifica
     with lab.written("a changed authority"):
         said = lab.play("site.yml")
     assert said.count("roll_member | Restart]") == len(HOSTS)
+    assert unchanged(lab.play("site.yml"))
+
+
+LEFT = """
+ls -d /etc/flotilla /opt/flotilla /usr/lib/flotilla /etc/fleet /run/fleet 2>/dev/null
+ls -d /var/lib/etcd /etc/docker/daemon.json 2>/dev/null
+ls /usr/local/bin /etc/profile.d | grep -E 'etcd|fleet'
+ls /etc/systemd/system /run/systemd/system | grep -E 'etcd|fleet|wait'
+systemctl list-units --plain --no-legend --state=active 'etcd*' 'fleet*' 'docker*' wait.service
+systemctl is-enabled etcd docker docker.socket fleet.socket 2>/dev/null | grep -x enabled
+ss -Hltn | grep -E ':(2379|2380|2381) '
+getent group fleet
+true
+"""
+
+
+def test_a_reset_has_to_be_meant(lab: Certificates) -> None:
+    for wrong in ({}, {"reset_confirm": "another"}):
+        said = lab.play("reset.yml", fails=True, **wrong)
+        assert "set reset_confirm to flotilla if that is what you want" in words(said)
+    assert lab.etcdctl("member list").count("started") == 3
+
+
+def test_a_reset_leaves_nothing_and_can_be_undone(lab: Certificates) -> None:
+    lab.play("reset.yml", reset_confirm="flotilla")
+    for host in HOSTS:
+        assert lab.on(host, LEFT) == ""
+    assert unchanged(lab.play("reset.yml", reset_confirm="flotilla"))
+    lab.play("site.yml")
+    assert lab.etcdctl("member list").count("started") == 3
+    assert lab.on(HOSTS[0], "fleetctl list-machines --no-legend").count("\n") == 3
     assert unchanged(lab.play("site.yml"))
