@@ -64,10 +64,14 @@ requirements:
   - requests (C(python3-requests) of Debian and Ubuntu; where it is missing, it is installed if root runs the module)
 """
 
-    # Where lookups, which run on the controller, find the same options beside their arguments. The environment is
-    # etcdctl's.
+    # What all lookups have, and where they, which run on the controller, find the options above beside their arguments.
+    # The environment is etcdctl's.
     LOOKUP = r"""
 options:
+  base64:
+    description: Whether to return the values in base64. Those that are not UTF-8 text cannot be read otherwise.
+    type: bool
+    default: false
   endpoints:
     env:
       - name: ETCDCTL_ENDPOINTS

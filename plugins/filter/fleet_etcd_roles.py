@@ -44,6 +44,8 @@ _value:
 
 import typing as t
 
+from ansible_collections.flotilla.cluster.plugins.module_utils._fleet_users import key_prefix, machine_role
+
 # The keys are those of docs/design.md. Kinds that end with a slash stand for all keys below them.
 ENGINE = ("leader", "target/", "assign/", "move/")
 API = ("unit/", "metadata/", "drain/", "move/", "ask/", "answer/")
@@ -64,13 +66,12 @@ def role(name: str, prefix: str, writes: t.Iterable[str]) -> dict[str, t.Any]:
 
 def fleet_etcd_roles(machines: t.Iterable[str], prefix: str = "/_coreos.com/fleet/") -> list[dict[str, t.Any]]:
     """Return what RETURN describes."""
-    inner = prefix.strip("/")
-    normal = f"/{inner}/" if inner else "/"
+    normal = key_prefix(prefix)
     return [
         role("fleet-engine", normal, ENGINE),
         role("fleet-api", normal, API),
         *(
-            role(f"fleet-machine-{machine}", normal, (key.format(id=machine) for key in MACHINE))
+            role(machine_role(machine), normal, (key.format(id=machine) for key in MACHINE))
             for machine in sorted(machines)
         ),
     ]

@@ -30,10 +30,6 @@ options:
     type: str
     choices: [error, none, skip]
     default: error
-  base64:
-    description: Whether to return the values in base64. Those that are not UTF-8 text cannot be read otherwise.
-    type: bool
-    default: false
 seealso:
   - plugin: flotilla.cluster.etcd_prefix
     plugin_type: lookup

@@ -27,10 +27,6 @@ options:
     description: Whether to leave the prefix out of the keys that are returned.
     type: bool
     default: false
-  base64:
-    description: Whether to return the values in base64. Those that are not UTF-8 text cannot be read otherwise.
-    type: bool
-    default: false
 seealso:
   - plugin: flotilla.cluster.etcd
     plugin_type: lookup

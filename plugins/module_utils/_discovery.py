@@ -358,16 +358,12 @@ class DiscoveryClient:
         return DiscoveryError(f"{reply.asked}: the discovery service answered status {reply.status} ({words}); {hint}")
 
 
-def _tls(params: t.Mapping[str, t.Any]) -> Tls:
-    return Tls(params["ca_cert"] or "", params["client_cert"] or "", params["client_key"] or "")
-
-
 def _service(params: t.Mapping[str, t.Any], url: str) -> Service:
     """The client for a module's parameters and, for v2, the service's URL."""
     limits = {"request_timeout": params["request_timeout"], "timeout": params["timeout"]}
     if params["protocol"] == "v3":
-        return RegistryClient(EtcdClient(params["endpoints"], tls=_tls(params), **limits))
-    return DiscoveryClient(url, tls=_tls(params), **limits)
+        return RegistryClient(EtcdClient(params["endpoints"], tls=Tls.of(params), **limits))
+    return DiscoveryClient(url, tls=Tls.of(params), **limits)
 
 
 def _place(params: t.Mapping[str, t.Any]) -> tuple[str, str, str]:

@@ -836,7 +836,7 @@ def etcd_client(params: t.Mapping[str, t.Any]) -> EtcdClient:
     """The client for the parameters of C(ETCD_ARGUMENTS)."""
     return EtcdClient(
         params["endpoints"],
-        tls=Tls(params["ca_cert"] or "", params["client_cert"] or "", params["client_key"] or ""),
+        tls=Tls.of(params),
         username=params["username"],
         password=params["password"],
         request_timeout=params["request_timeout"],

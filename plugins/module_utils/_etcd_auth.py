@@ -23,6 +23,9 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import OptionError, printable
 
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
 ROOT = "root"
 _TYPES = {"read": "READ", "write": "WRITE", "readwrite": "READWRITE"}
 # etcd's "to the end", and as a key its first one
@@ -30,11 +33,16 @@ _ZERO = b"\x00"
 _HIDDEN = "(hidden)"
 
 # The suboptions of a permission, in the modules etcd_auth and etcd_role.
-PERMISSION_ARGUMENTS: dict[str, dict[str, t.Any]] = {
+_PERMISSION_ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "access": {"type": "str", "choices": ["read", "write", "readwrite"], "default": "read"},
     "key": {"type": "str", "required": True, "no_log": False},
     "prefix": {"type": "bool", "default": False},
     "range_end": {"type": "str"},
+}
+# A role, in the same modules.
+ROLE_ARGUMENTS: dict[str, dict[str, t.Any]] = {
+    "name": {"type": "str", "required": True},
+    "permissions": {"type": "list", "elements": "dict", "default": [], "options": _PERMISSION_ARGUMENTS},
 }
 
 
@@ -366,14 +374,15 @@ def _listed(permissions: t.Iterable[Permission]) -> list[str]:
     return sorted(f"{item.access} {_told(item)}" for item in permissions)
 
 
-def bring_about(params: t.Mapping[str, t.Any], wanted: Wanted, *, check: bool, diff: bool) -> dict[str, t.Any]:
+def bring_about(module: AnsibleModule, parse: t.Callable[[t.Mapping[str, t.Any]], Wanted]) -> dict[str, t.Any]:
     """Does what is missing, or in check mode only tells it; what a module returns."""
-    with closing(etcd_client(params)) as client:
-        seen = read(client, wanted, password_check(params))
+    wanted = parse(module.params)
+    with closing(etcd_client(module.params)) as client:
+        seen = read(client, wanted, password_check(module.params))
         steps = plan(wanted, seen)
-        if not check:
+        if not module.check_mode:
             carry_out(client, steps)
     found: dict[str, t.Any] = {"changed": bool(steps), "changes": [step.what for step in steps]}
-    if diff:
+    if module._diff:
         found["diff"] = difference(wanted, seen)
     return found

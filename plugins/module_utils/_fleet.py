@@ -324,9 +324,26 @@ def fleet_client(params: t.Mapping[str, t.Any]) -> FleetClient:
     """The client for the parameters of C(FLEET_ARGUMENTS)."""
     return FleetClient(
         params["endpoint"],
-        tls=Tls(params["ca_cert"] or "", params["client_cert"] or "", params["client_key"] or ""),
+        tls=Tls.of(params),
         request_timeout=params["request_timeout"],
     )
+
+
+def pause(events: LineStream | None, left: float, *, poll: float, patience: float, gather: float = 0.0) -> bool:
+    """Waits until it is worth looking again; whether something has happened since. All times are in seconds.
+
+    :param left: at most so long
+    :param poll: how long without events
+    :param patience: how long for an event, should one be lost
+    :param gather: how long after an event, for others that come with it
+    """
+    if events is None or events.ended:
+        time.sleep(min(left, poll))
+        return False
+    if not events.wait(min(left, patience)):
+        return False
+    time.sleep(min(left, gather))
+    return True
 
 
 def describe(unit: Unit, states: t.Iterable[UnitState]) -> dict[str, t.Any]:

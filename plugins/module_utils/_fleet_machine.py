@@ -11,7 +11,6 @@ Which machine is meant (C(choose)) and what to do (C(plan)) are pure functions; 
 
 from __future__ import annotations
 
-import time
 import typing as t
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._fleet import (
     Machine,
     describe_machine,
     fleet_client,
+    pause,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import (
     ClusterError,
@@ -138,15 +138,8 @@ def wait_until_empty(client: FleetClient, machine: str, seconds: float) -> dict[
             # what ends between this look and the stream's beginning is seen by the next look
             events, looked = client.events(), True
             continue
-        _pause(events, deadline.left())
+        pause(events, deadline.left(), poll=_POLL_SECONDS, patience=_QUIET_SECONDS)
     return _homeless(client, moved, events)
-
-
-def _pause(events: LineStream | None, left: float) -> None:
-    if events is None or events.ended:
-        time.sleep(min(left, _POLL_SECONDS))
-    else:
-        events.wait(min(left, _QUIET_SECONDS))
 
 
 def _homeless(client: FleetClient, moved: set[str], events: LineStream | None) -> dict[str, str]:
@@ -157,4 +150,4 @@ def _homeless(client: FleetClient, moved: set[str], events: LineStream | None) -
         )
         if not found or grace.passed:
             return found
-        _pause(events, grace.left())
+        pause(events, grace.left(), poll=_POLL_SECONDS, patience=_QUIET_SECONDS)

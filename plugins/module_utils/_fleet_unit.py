@@ -24,6 +24,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._fleet import (
     UnitState,
     describe,
     fleet_client,
+    pause,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import (
     ClusterError,
@@ -416,18 +417,8 @@ def wait(client: FleetClient, actions: t.Sequence[Action], seconds: float) -> Ob
             if events is not None:
                 continue
         patience = 1.0 if failing else _QUIET_SECONDS[min(quiet, len(_QUIET_SECONDS) - 1)]
-        quiet = 0 if _pause(events, deadline.left(), patience) else quiet + 1
-
-
-def _pause(events: LineStream | None, left: float, patience: float) -> bool:
-    """Waits until it is worth looking again; whether something has happened since."""
-    if events is None or events.ended:
-        time.sleep(min(left, _POLL_SECONDS))
-        return False
-    if not events.wait(min(left, patience)):
-        return False
-    time.sleep(min(left, _GATHER_SECONDS))
-    return True
+        told = pause(events, deadline.left(), poll=_POLL_SECONDS, patience=patience, gather=_GATHER_SECONDS)
+        quiet = 0 if told else quiet + 1
 
 
 def _give_up_on_failed(

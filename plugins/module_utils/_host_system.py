@@ -23,6 +23,7 @@ import time
 import typing as t
 
 from ansible_collections.flotilla.cluster.plugins.module_utils._host_plan import (
+    UNIT_DIRECTORIES,
     VERSION_NAME,
     Desired,
     FileSpec,
@@ -51,8 +52,8 @@ UNIT_PROPERTIES = (
     "Result",
 )
 COMMAND_TIMEOUT = 30
-# Where systemd looks for unit files, as far as packages and administrators write there.
-UNIT_FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+# Where systemd looks for unit files of the system, as far as packages and administrators write there.
+UNIT_FOLDERS = tuple(path if path.endswith("/system/") else f"{path}system/" for path in UNIT_DIRECTORIES)
 _ENVIRONMENT = {"LC_ALL": "C", "SYSTEMD_COLORS": "0", "SYSTEMD_PAGER": "", "SYSTEMD_LESS": ""}
 
 

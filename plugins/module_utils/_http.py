@@ -160,6 +160,11 @@ class Tls:
     client_cert: str = ""
     client_key: str = ""
 
+    @classmethod
+    def of(cls, params: t.Mapping[str, t.Any]) -> Tls:
+        """The files that a module's parameters name."""
+        return cls(params["ca_cert"] or "", params["client_cert"] or "", params["client_key"] or "")
+
     def check(self) -> None:
         """Raises C(OptionError) for a file that is missing, unreadable or not what it should be.
 

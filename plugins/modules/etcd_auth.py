@@ -129,26 +129,17 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import ETCD_ARGUMENTS, ETCD_REQUIRED_TOGETHER
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_auth import (
-    PERMISSION_ARGUMENTS,
+    ROLE_ARGUMENTS,
     bring_about,
     parse_wanted,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import answer
 
-ROLE_ARGUMENTS: dict[str, dict[str, t.Any]] = {
-    "name": {"type": "str", "required": True},
-    "permissions": {"type": "list", "elements": "dict", "default": [], "options": PERMISSION_ARGUMENTS},
-}
 USER_ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "name": {"type": "str", "required": True},
     "password": {"type": "str", "required": True, "no_log": True},
     "roles": {"type": "list", "elements": "str"},
 }
-
-
-def run(module: AnsibleModule) -> dict[str, t.Any]:
-    wanted = parse_wanted(module.params)
-    return bring_about(module.params, wanted, check=module.check_mode, diff=module._diff)
 
 
 def main() -> None:
@@ -162,7 +153,7 @@ def main() -> None:
         required_together=ETCD_REQUIRED_TOGETHER,
         supports_check_mode=True,
     )
-    answer(module, lambda: run(module))
+    answer(module, lambda: bring_about(module, parse_wanted))
 
 
 if __name__ == "__main__":

@@ -391,7 +391,7 @@ def more(
     details: dict[int, _etcd_check.Detail] = {}
     closer = bool(params["details"] or limits)
     if view is not None and (closer or params["hash"]):
-        tls = _http.Tls(params["ca_cert"] or "", params["client_cert"] or "", params["client_key"] or "")
+        tls = _http.Tls.of(params)
         details = _etcd_check.look_closer(
             view, member_opener(params), tls, seconds=params["request_timeout"], hashes=params["hash"]
         )

@@ -99,35 +99,27 @@ changes:
   sample: [role app is new, role app may READWRITE /app/*]
 """
 
-import typing as t
-
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import ETCD_ARGUMENTS, ETCD_REQUIRED_TOGETHER
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_auth import (
-    PERMISSION_ARGUMENTS,
+    ROLE_ARGUMENTS,
     bring_about,
     parse_role,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import answer
 
 
-def run(module: AnsibleModule) -> dict[str, t.Any]:
-    wanted = parse_role(module.params)
-    return bring_about(module.params, wanted, check=module.check_mode, diff=module._diff)
-
-
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **ETCD_ARGUMENTS,
-            "name": {"type": "str", "required": True},
+            **ROLE_ARGUMENTS,
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "permissions": {"type": "list", "elements": "dict", "default": [], "options": PERMISSION_ARGUMENTS},
         },
         required_together=ETCD_REQUIRED_TOGETHER,
         supports_check_mode=True,
     )
-    answer(module, lambda: run(module))
+    answer(module, lambda: bring_about(module, parse_role))
 
 
 if __name__ == "__main__":

@@ -101,17 +101,10 @@ changes:
   sample: [user app is new, user app gets role app]
 """
 
-import typing as t
-
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import ETCD_ARGUMENTS, ETCD_REQUIRED_TOGETHER
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_auth import bring_about, parse_user
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import answer
-
-
-def run(module: AnsibleModule) -> dict[str, t.Any]:
-    wanted = parse_user(module.params)
-    return bring_about(module.params, wanted, check=module.check_mode, diff=module._diff)
 
 
 def main() -> None:
@@ -132,7 +125,7 @@ def main() -> None:
         required_together=ETCD_REQUIRED_TOGETHER,
         supports_check_mode=True,
     )
-    answer(module, lambda: run(module))
+    answer(module, lambda: bring_about(module, parse_user))
 
 
 if __name__ == "__main__":

@@ -64,7 +64,6 @@ removed:
   sample: [0b7f3d5e8a9c4c1d9e2f3a4b5c6d7e8f]
 """
 
-import re
 import typing as t
 from contextlib import closing
 
@@ -76,11 +75,12 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     etcd_client,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_auth import Step, carry_out
+from ansible_collections.flotilla.cluster.plugins.module_utils._fleet_users import (
+    is_machine_id,
+    key_prefix,
+    machine_of,
+)
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import OptionError, answer
-
-# Made by fleet, and by nobody else: what the filter fleet_etcd_roles calls the role of a machine.
-_OF_MACHINE = re.compile(r"fleet-machine-([0-9a-f]{32})")
-_MACHINE = re.compile(r"[0-9a-f]{32}")
 
 
 class Seen(t.NamedTuple):
@@ -93,7 +93,7 @@ class Seen(t.NamedTuple):
 
 def left_behind(names: t.Iterable[str], stay: t.Container[str]) -> dict[str, str]:
     """Of the names those that fleet made for a machine which does not stay, with the machine's id, in order."""
-    found = {name: match.group(1) for name in sorted(names) for match in [_OF_MACHINE.fullmatch(name)] if match}
+    found = {name: machine for name in sorted(names) if (machine := machine_of(name)) is not None}
     return {name: machine for name, machine in found.items() if machine not in stay}
 
 
@@ -117,7 +117,7 @@ def plan(machines: t.Iterable[str], seen: Seen) -> tuple[list[Step], list[str]]:
 
 
 def read(client: EtcdClient, machines: t.Iterable[str], prefix: str) -> Seen:
-    below = f"/{prefix.strip('/')}/".replace("//", "/").encode()
+    below = key_prefix(prefix).encode()
     presence = below + b"presence/"
     users = client.call("/auth/user/list", {}).texts("users")
     roles = client.call("/auth/role/list", {}).texts("roles")
@@ -136,7 +136,7 @@ def difference(steps: t.Sequence[Step]) -> dict[str, str]:
 def run(module: AnsibleModule) -> dict[str, t.Any]:
     machines = module.params["machines"]
     for machine in machines:
-        if not _MACHINE.fullmatch(machine):
+        if not is_machine_id(machine):
             raise OptionError(f"machines has {machine!r}, which is no machine id; give 32 hexadecimal digits")
     with closing(etcd_client(module.params)) as client:
         steps, removed = plan(machines, read(client, machines, module.params["prefix"]))
