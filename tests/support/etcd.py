@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -46,10 +47,29 @@ def binary(program: str, package: str) -> Path | None:
     return path if path and path.exists() else None
 
 
+# Held until this process ends, so that no other test process is given the same port.
+_claims: list[socket.socket] = []
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of loopback that stays free until its server binds it.
+
+    The kernel's own choice for port 0 does not: it comes out of the range from which it also serves outgoing
+    connections, and one of these may have taken it by the time that the server starts.
+    """
+    first_outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for port in random.sample(range(10_000, max(first_outgoing, 20_000)), 100):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0flotilla-test-port-{port}")
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        return port
+    raise RuntimeError("none of 100 ports above 10000 is free on 127.0.0.1")
 
 
 class EtcdProcess:
