@@ -332,14 +332,19 @@ def read_ntp_synchronized() -> bool | None:
 
 
 def read_path(path: str) -> dict[str, str]:
-    """What is at a path: its kind, one of absent, file, directory, other, and the beginning of a file's text."""
+    """What is at a path: its kind, one of absent, file, directory, other, the beginning of a file's text, and where a
+    symbolic link points."""
     if os.path.isdir(path):
         kind = "directory"
     elif os.path.isfile(path):
         kind = "file"
     else:
         kind = "other" if os.path.lexists(path) else "absent"
-    return {"kind": kind, "text": _read(path)[:TEXT_LIMIT] if kind == "file" else ""}
+    return {
+        "kind": kind,
+        "text": _read(path)[:TEXT_LIMIT] if kind == "file" else "",
+        "target": os.readlink(path) if os.path.islink(path) else "",
+    }
 
 
 def read_host(

@@ -144,6 +144,7 @@ host:
         etcd_data:
           kind: directory
           text: ''
+          target: ''
     seals:
       description: The notes of O(seals), by the same names.
       type: dict

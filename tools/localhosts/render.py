@@ -91,6 +91,8 @@ def inventory(cluster: Cluster, directory: Path, control_directory: Path) -> str
         "ansible_ssh_common_args": common_args,
         "ansible_control_path_dir": str(control_directory),
         "ansible_python_interpreter": "/usr/bin/python3",
+        # The same etcd whether a mirror of its releases can be reached or not
+        "etcd_source": "distribution",
         # playbooks/demo.yml knows by it that it may cut a host's power, and how
         "flotilla_local_cluster": cluster.name,
     }

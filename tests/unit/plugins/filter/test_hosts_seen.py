@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from ansible_collections.flotilla.cluster.plugins.filter.etcd_idle import etcd_idle
+from ansible_collections.flotilla.cluster.plugins.filter.etcd_origin import etcd_origin
 from ansible_collections.flotilla.cluster.plugins.filter.restarts_due import restarts_due
 
 EMPTY = {"etcd_data": {"kind": "absent", "text": ""}, "etcd_bootstrap": {"kind": "absent", "text": ""}}
@@ -42,3 +43,15 @@ def test_restarts_that_are_due():
     hostvars = {"a": {"__flotilla_services": {"services": services}}, "b": {}, "c": {"__flotilla_services": {}}}
     assert restarts_due(["c", "b", "a"], hostvars, "etcd.service") == ["a"]
     assert restarts_due(["a"], hostvars, "docker.service") == []
+
+
+def test_where_the_members_programs_come_from():
+    def seen(target="", **packages):
+        return {"__flotilla_host": {"paths": {"etcd_release": {"target": target}}, "packages": packages}}
+
+    package = {"etcd-server": "3.4.23-4+b4"}
+    assert etcd_origin(["a", "b"], {"a": seen(), "b": {}}) == ""
+    assert etcd_origin(["a", "b"], {"a": seen(), "b": seen(**package)}) == "distribution"
+    assert etcd_origin(["a", "b"], {"a": seen(**package), "b": seen("3.6.14-ffe840ff")}) == "release"
+    assert etcd_origin(["a"], {"a": seen(), "b": seen("3.6.14-ffe840ff")}) == ""
+    assert etcd_origin(["a"], {"a": {"__flotilla_host": {"packages": package}}}) == "distribution"

@@ -182,8 +182,8 @@ def test_what_is_at_a_path(tmp_path: Path) -> None:
     looked = {"file": "file", "folder": ".", "nothing": "nothing", "link": "dangling"}
     host = facts.read_host([], ports=False, look_at={name: str(tmp_path / path) for name, path in looked.items()})
     assert host["paths"] == {
-        "file": {"kind": "file", "text": "text\n"},
-        "folder": {"kind": "directory", "text": ""},
-        "nothing": {"kind": "absent", "text": ""},
-        "link": {"kind": "other", "text": ""},
+        "file": {"kind": "file", "text": "text\n", "target": ""},
+        "folder": {"kind": "directory", "text": "", "target": ""},
+        "nothing": {"kind": "absent", "text": "", "target": ""},
+        "link": {"kind": "other", "text": "", "target": "nowhere"},
     }
