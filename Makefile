@@ -94,6 +94,10 @@ test-cloud: venv apt-lists base ## documents applied to running hosts and judged
 test-firstboot: venv base ## three hosts that get user-data and nothing else become a cluster, about two minutes
 	$(BIN)/molecule test --scenario-name firstboot
 
+.PHONY: test-services
+test-services: venv base ## every example of a service deployed, updated, hurt and removed, on three hosts: about five minutes
+	$(BIN)/molecule test --scenario-name services
+
 .PHONY: test-etcd
 test-etcd: venv base ## discovery, certificates, upgrades and losses of etcd on local hosts: about twenty minutes
 	$(BIN)/pytest tests/daytwo

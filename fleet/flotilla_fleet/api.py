@@ -7,7 +7,7 @@
 from upstream on purpose is listed in ``tests/fleet/test_contract.py``, with the reasons. New here:
 ``Unit.reason`` (why a wanted unit is not placed), ``namePrefix`` and ``withReason`` of ``/units``,
 ``GET /fleet/v1/events``, what a machine says of a unit (``/units/NAME/status``, ``journal``, ``restart``),
-``/machines/ID/drain`` and ``/rebalance``, and roles over TCP.
+``/machines/ID/drain`` and ``/rebalance``, ``/announcements``, and roles over TCP.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from . import __version__, discovery
 from .access import ORGANIZATION, Role, needed, role_of
+from .announce import Announcement, AnnouncementError, Bulletin, check
 from .connections import Connections
 from .metrics import CONTENT_TYPE as METRICS_TYPE
 from .metrics import Metrics
@@ -441,9 +442,16 @@ class Api:
     """The handlers, and what they share."""
 
     def __init__(
-        self, store: Store, machine_id: str, token_limit: int, metrics: Metrics, connections: Connections
+        self,
+        store: Store,
+        machine_id: str,
+        token_limit: int,
+        metrics: Metrics,
+        connections: Connections,
+        bulletin: Bulletin | None,
     ) -> None:
         self.store = store
+        self.bulletin = bulletin
         self.token_limit = token_limit
         self.metrics = metrics
         self.connections = connections
@@ -645,18 +653,76 @@ class Api:
 
     async def get_events(self, request: web.Request) -> web.StreamResponse:
         """One JSON object a line for each change; an empty line at the start, and when quiet."""
-        response = web.StreamResponse(
-            headers={hdrs.CONTENT_TYPE: "application/x-ndjson", hdrs.CACHE_CONTROL: "no-store"}
-        )
+        response = self._lines_response()
         async with self.hub.listen() as queue:
             await response.prepare(request)
             line = b"\n"
             with contextlib.suppress(ConnectionError, asyncio.TimeoutError):
                 while line:
-                    async with asyncio.timeout(WRITE_TIMEOUT):
-                        await response.write(line)
+                    await self._write_line(response, line)
                     line = await _next_lines(queue)
         return response
+
+    # announcements
+
+    def _board(self) -> Bulletin:
+        if self.bulletin is None:
+            raise ApiError(503, "this fleetd keeps no announcements")
+        return self.bulletin
+
+    async def get_announcements(self, request: web.Request) -> web.StreamResponse:
+        """What is announced of the services named, or of all; with ``watch`` a line with all of it for each change."""
+        board, services = self._board(), set(request.query.getall("service", ()))
+        if request.query.get("watch", "") not in ("1", "true"):
+            return web.Response(body=announcements_line(await board.read(), services), content_type="application/json")
+        response = self._lines_response()
+        gone = self.connections.left(request.protocol)
+        sent = b""
+        async with board.listen() as news:
+            await response.prepare(request)
+            with contextlib.suppress(ConnectionError, asyncio.TimeoutError):
+                while not (gone.is_set() or board.closing.is_set()):
+                    line = b"" if board.found is None else announcements_line(board.found, services)
+                    news.clear()
+                    # An empty line is a sign of life.
+                    await self._write_line(response, b"\n" if line == sent else line)
+                    sent = line
+                    await _first_of(HEARTBEAT, news, gone, board.closing)
+        return response
+
+    async def post_announcement(self, request: web.Request) -> web.StreamResponse:
+        """Announce for as long as the client stays connected; a line tells when etcd has it."""
+        board, query = self._board(), request.query
+        service, unit, address = query.get("service", ""), query.get("unit", ""), query.get("address", board.address)
+        _NOTE.get().what = f"service={quote(service)} unit={quote(unit)} address={quote(address)}"
+        if not _is_local(request):
+            raise ApiError(403, "a machine announces what runs on it: use its own socket")
+        try:
+            port = check(service, unit, address, query.get("port", ""))
+        except AnnouncementError as exc:
+            raise ApiError(400, str(exc)) from None
+        _NOTE.get().what += f" port={port}"
+        response = self._lines_response()
+        gone = self.connections.left(request.protocol)
+        async with board.announce(service, unit, address, port) as told:
+            await response.prepare(request)
+            announced = False
+            with contextlib.suppress(ConnectionError, asyncio.TimeoutError):
+                while not (gone.is_set() or board.closing.is_set()):
+                    news = told.is_set() and not announced
+                    announced = told.is_set()
+                    await self._write_line(response, b'{"announced":true}\n' if news else b"\n")
+                    await _first_of(HEARTBEAT, gone, board.closing, *([] if announced else [told]))
+        return response
+
+    @staticmethod
+    def _lines_response() -> web.StreamResponse:
+        return web.StreamResponse(headers={hdrs.CONTENT_TYPE: "application/x-ndjson", hdrs.CACHE_CONTROL: "no-store"})
+
+    @staticmethod
+    async def _write_line(response: web.StreamResponse, line: bytes) -> None:
+        async with asyncio.timeout(WRITE_TIMEOUT):
+            await response.write(line)
 
     async def nothing(self, _request: web.Request) -> web.Response:
         raise ApiError(405)
@@ -732,6 +798,23 @@ async def _while_connected(request: web.Request, answers: AsyncIterator[Answer])
             await asyncio.gather(task, return_exceptions=True)
 
 
+async def _first_of(seconds: float, *events: asyncio.Event) -> None:
+    """Wait until one of the events is set, or so long."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waits:
+            task.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+
+
+def announcements_line(found: Sequence[Announcement], services: set[str]) -> bytes:
+    """Announcements of these services (none: all) as one line of JSON."""
+    items = [asdict(item) for item in found if not services or item.service in services]
+    return json.dumps({"announcements": items}, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+
+
 async def _next_lines(queue: asyncio.Queue[Event | None]) -> bytes:
     """What to send next: all events that wait, or an empty line; b"" when there will be no more."""
     try:
@@ -751,12 +834,18 @@ async def _next_lines(queue: asyncio.Queue[Event | None]) -> bytes:
     return lines
 
 
-def _check_role(request: web.Request, resource: str) -> None:
-    """Refuse what the role of a client on TCP does not allow; the Unix socket's mode has decided already."""
+def _is_local(request: web.Request) -> bool:
+    """Whether the request came over the machine's own socket, or its client is gone already."""
     transport = request.transport
     sock = transport.get_extra_info("socket") if transport is not None else None
-    if sock is None or sock.family == socket.AF_UNIX:
+    return sock is None or sock.family == socket.AF_UNIX
+
+
+def _check_role(request: web.Request, resource: str) -> None:
+    """Refuse what the role of a client on TCP does not allow; the Unix socket's mode has decided already."""
+    if _is_local(request):
         return
+    transport = request.transport
     role = role_of(transport.get_extra_info("peercert")) if transport is not None else Role.NOBODY
     wanted = needed(request.method, resource)
     if role < wanted:
@@ -794,17 +883,19 @@ def make_app(
     token_limit: int = TOKEN_LIMIT,
     metrics: Metrics | None = None,
     connections: Connections | None = None,
+    bulletin: Bulletin | None = None,
 ) -> web.Application:
     """The API over ``store`` as an aiohttp application.
 
     ``token_limit`` is the number of items on a page, 1 to 65535. ``metrics`` are shown at
     ``/metrics`` beside those of the API itself; the caller may declare its own there.
     ``connections`` is told of each request; it is to be given to :func:`make_runner` too.
+    ``bulletin`` is where services are announced.
     """
     if not 1 <= token_limit <= 0xFFFF:
         raise ValueError(f"token_limit is {token_limit}, not 1 to 65535")
     metrics = metrics or Metrics()
-    api = Api(store, machine_id, token_limit, metrics, connections or Connections())
+    api = Api(store, machine_id, token_limit, metrics, connections or Connections(), bulletin)
 
     @web.middleware
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -815,6 +906,8 @@ def make_app(
 
     async def end_streams(_app: web.Application) -> None:
         api.hub.close()
+        if bulletin is not None:
+            bulletin.closing.set()
 
     app.on_shutdown.append(end_streams)
 
@@ -854,6 +947,11 @@ def make_app(
             "only GET and POST supported against this resource",
         ),
         "/events": _resource("events", {get: api.get_events}, get_only),
+        "/announcements": _resource(
+            "announcements",
+            {get: api.get_announcements, hdrs.METH_POST: api.post_announcement},
+            "only GET and POST supported against this resource",
+        ),
         "/discovery": _resource(
             "discovery",
             {get: api.get_discovery},

@@ -67,6 +67,11 @@ class Connections:
         if door is not None:
             door.waits_since = asyncio.get_running_loop().time()
 
+    def left(self, handler: object) -> asyncio.Event:
+        """An event that is set when the client is gone; aiohttp tells a handler only when it writes."""
+        door = self._doors.get(handler)
+        return asyncio.Event() if door is None else door.left
+
     def enter(self, door: _Door) -> None:
         self._doors[door.handler] = door
         self.end(door.handler)
@@ -117,6 +122,7 @@ class _Door(asyncio.Protocol):
     def __init__(self, listener: Listener, handler: _Handler) -> None:
         self.handler = handler
         self.waits_since = math.inf
+        self.left = asyncio.Event()
         self._listener = listener
         self._transport: asyncio.Transport | None = None
         self._inside = False
@@ -136,6 +142,7 @@ class _Door(asyncio.Protocol):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._listener.connections.leave(self)
+        self.left.set()
         if self._inside:
             self._inside = False
             self._listener.open -= 1

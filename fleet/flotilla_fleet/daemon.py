@@ -28,6 +28,7 @@ from aiohttp import web
 from . import __version__
 from . import etcd as e
 from .agent import Agent
+from .announce import LEASE_SECONDS, Bulletin
 from .api import make_app, make_runner
 from .config import Config, ConfigError, Login, load, logins
 from .connections import Connections
@@ -230,6 +231,7 @@ class Daemon:
         self.presence = Presence(
             self.etcd, keys, self.machine, config.machine_ttl, memory, self.agent.on_lease, self.agent.mend
         )
+        self.bulletin = Bulletin(self.etcd, keys, self.machine.id, address, min(LEASE_SECONDS, config.machine_ttl))
         self._stop = asyncio.Event()
 
     def _etcd_as(self, user: Login) -> e.Etcd:
@@ -263,6 +265,7 @@ class Daemon:
             self.agent.run(),
             self.agent.publish(),
             self.agent.guard(),
+            self.bulletin.run(),
             Desk(self.etcd, self.keys, self.machine.id).run(),
         ]
         if not self.config.disable_engine:
@@ -325,6 +328,7 @@ class Daemon:
             token_limit=self.config.token_limit,
             metrics=metrics_of(self.engine, self.agent, self.presence, self.etcd),
             connections=connections,
+            bulletin=self.bulletin,
         )
         runner = make_runner(app, connections)
         await runner.setup()

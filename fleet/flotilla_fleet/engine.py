@@ -301,7 +301,7 @@ class Engine:
         """Whether a change can change the plan. Most are units that come up as planned, and planning looks at all."""
         kind, machine, name = self.keys.split(change.key)
         if kind != "state":
-            return True
+            return kind not in ("announce", "ask", "answer")
         unit = self.image.units.get(name)
         if unit is None:
             return False

@@ -69,6 +69,9 @@ class Keys:
     def move(self, name: str) -> str:
         return f"{self.prefix}move/{name}"
 
+    def announce(self, machine: str, service: str, unit: str) -> str:
+        return f"{self.prefix}announce/{machine}/{service}/{unit}"
+
     def metadata(self, machine: str, key: str = "") -> str:
         return f"{self.prefix}metadata/{machine}/{key}"
 

@@ -13,8 +13,8 @@ author:
   - flotilla.cluster contributors (@flotilla-cluster)
 description:
   - Returns the roles that M(flotilla.cluster.etcd_auth) takes. Every part reads all keys of the fleet. A machine writes
-    its own presence, its units' states and its answers; the engine writes what is placed where; the API writes what
-    users want.
+    its own presence, its units' states, what it announces and its answers; the engine writes what is placed where; the
+    API writes what users want.
 options:
   _input:
     description: Ids of the machines.
@@ -49,7 +49,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._fleet_users impo
 # The keys are those of docs/design.md. Kinds that end with a slash stand for all keys below them.
 ENGINE = ("leader", "target/", "assign/", "move/")
 API = ("unit/", "metadata/", "drain/", "move/", "ask/", "answer/")
-MACHINE = ("presence/{id}", "state/{id}/", "ask/{id}/", "answer/{id}/")
+MACHINE = ("presence/{id}", "state/{id}/", "announce/{id}/", "ask/{id}/", "answer/{id}/")
 
 
 def role(name: str, prefix: str, writes: t.Iterable[str]) -> dict[str, t.Any]:

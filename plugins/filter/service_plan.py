@@ -29,6 +29,11 @@ options:
     description: Name of the deployment.
     type: str
     required: true
+  proxies:
+    description: Descriptions of proxies, as C(service_proxies) of role P(flotilla.cluster.service#role).
+    type: list
+    elements: dict
+    default: []
 """
 
 EXAMPLES = r"""
@@ -63,13 +68,16 @@ from ansible_collections.flotilla.cluster.plugins.plugin_utils import _service
 
 
 def service_plan(
-    services: t.Sequence[t.Mapping[str, t.Any]], stored: t.Sequence[dict[str, t.Any]], group: str
+    services: t.Sequence[t.Mapping[str, t.Any]],
+    stored: t.Sequence[dict[str, t.Any]],
+    group: str,
+    proxies: t.Sequence[t.Mapping[str, t.Any]] = (),
 ) -> dict[str, t.Any]:
     """Return the decision that RETURN describes."""
-    found = _service.problems(services, group)
+    found = _service.problems(services, group, proxies)
     if found:
         return {"units": [], "back": [], "problems": found}
-    return _service.plan(services, stored, group)
+    return _service.plan(services, stored, group, proxies)
 
 
 class FilterModule:

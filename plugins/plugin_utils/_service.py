@@ -17,6 +17,7 @@ import re
 import typing as t
 
 from ansible_collections.flotilla.cluster.plugins.module_utils import _unit_file
+from ansible_collections.flotilla.cluster.plugins.plugin_utils import _proxy
 
 Description = t.Mapping[str, t.Any]
 Unit = dict[str, t.Any]
@@ -33,6 +34,8 @@ SIZE = re.compile(r"[1-9][0-9]*[bkmgBKMG]?")
 PORT = re.compile(
     r"(?:(?:(?P<address>\[[0-9a-fA-F:]+\]|[0-9]+(?:\.[0-9]+){3}):)?(?P<host>[0-9]+):)?(?P<container>[0-9]+)(?:/(?:tcp|udp|sctp))?"
 )
+# systemd's own grammar is wider; it has the last word when it loads the unit
+SCHEDULE = re.compile(r"[A-Za-z0-9*:,./~ _+-]+")
 SPECIFIER = re.compile(r"%(?!%|[A-Za-z])")
 MOST_COPIES = 1000
 
@@ -60,6 +63,34 @@ def _port_problems(service: Description) -> list[str]:
     return found
 
 
+def _announce_problems(service: Description) -> list[str]:
+    port = service.get("announce")
+    if port is None:
+        return []
+    if service.get("schedule"):
+        return ["announce is for what answers all the time: a job with a schedule does not"]
+    matches = [PORT.fullmatch(str(text)) for text in service.get("ports") or []]
+    published = {int(match["container"]) for match in matches if match}
+    on_host = any(str(text).startswith(("--network", "--net")) for text in service.get("arguments") or [])
+    if port not in published and not on_host:
+        return [f'announce is {port}, which is no port of the container in ports: add "{port}" there']
+    return []
+
+
+def _schedule_problems(service: Description) -> list[str]:
+    text = service.get("schedule")
+    if text is None:
+        return []
+    found = []
+    if not SCHEDULE.fullmatch(str(text)):
+        found.append(f'schedule is "{text}": give a calendar event of systemd, such as daily or *-*-* 03:30:00')
+    if service.get("replicas") is not None:
+        found.append("schedule and replicas exclude one another: a job runs once at its time, or on each machine")
+    if service.get("health"):
+        found.append("schedule and health exclude one another: a job is well when it ends with 0")
+    return found
+
+
 def problems_of(service: Description) -> list[str]:
     """What is wrong with one description, as sentences without the name of the service."""
     found = []
@@ -70,7 +101,7 @@ def problems_of(service: Description) -> list[str]:
         found.append(f"replicas is {replicas}: give 0 to {MOST_COPIES}")
     if service.get("global") and replicas is not None:
         found.append("global and replicas exclude one another: a global service has one copy on each machine that fits")
-    found += _port_problems(service)
+    found += _port_problems(service) + _announce_problems(service) + _schedule_problems(service)
     found += [
         f'environment holds "{key}", which is no name of a variable: use letters, digits and "_"'
         for key in service.get("environment") or {}
@@ -97,7 +128,7 @@ def problems_of(service: Description) -> list[str]:
     return found
 
 
-def problems(services: t.Sequence[Description], group: str) -> list[str]:
+def problems(services: t.Sequence[Description], group: str, proxies: t.Sequence[Description] = ()) -> list[str]:
     """All that is wrong with the descriptions, each in one sentence."""
     found = []
     if not GROUP.fullmatch(group):
@@ -113,7 +144,22 @@ def problems(services: t.Sequence[Description], group: str) -> list[str]:
                 f'service "{service["name"]}": use up to 48 lower-case letters, digits, ".", "_" and "-" for its name'
             )
         found += [f"service {service['name']}: {problem}" for problem in problems_of(service)]
-    return found
+    for proxy in proxies:
+        if not NAME.fullmatch(str(proxy["name"])):
+            found.append(
+                f'proxy "{proxy["name"]}": use up to 48 lower-case letters, digits, ".", "_" and "-" for its name'
+            )
+        found += [f"proxy {proxy['name']}: {problem}" for problem in _proxy.problems_of(proxy)]
+    return found or _clashes(services, group, proxies)
+
+
+def _clashes(services: t.Sequence[Description], group: str, proxies: t.Sequence[Description]) -> list[str]:
+    """Units that two descriptions want, such as the sidekick of one service and a service of that very name."""
+    names = [unit["name"] for unit in wanted_units(services, group, proxies)]
+    return [
+        f"unit {name} is wanted by two descriptions: give one of them another name"
+        for name in sorted({name for name in names if names.count(name) > 1})
+    ]
 
 
 # -- from descriptions to units ----------------------------------------------------------------------------------------
@@ -182,49 +228,154 @@ def _fleet(service: Description) -> list[tuple[str, str]]:
     return [*found, ("RollingUpdate", str(service.get("parallel") or 1))]
 
 
+def _serialize(sections: t.Sequence[tuple[str, list[tuple[str, str]]]]) -> str:
+    return "\n".join(
+        f"[{section}]\n" + "".join(f"{option}={value}\n" for option, value in options) for section, options in sections
+    )
+
+
+def _mark(name: str, group: str) -> tuple[str, list[tuple[str, str]]]:
+    return (SECTION, [("Group", group), ("Service", name)])
+
+
 def render(service: Description, group: str) -> str:
     """The unit file of each copy of a service."""
     name, grace = str(service["name"]), service.get("stop_timeout") or 10
-    container = name if service.get("global") else f"{name}-%i"
-    copy = "" if service.get("global") else ", copy %i"
+    single = bool(service.get("global") or service.get("schedule"))
+    container = name if single else f"{name}-%i"
+    copy = "" if single else ", copy %i"
     ready = "healthy" if (service.get("health") or {}).get("command") else "started"
     command = " ".join(map(word, [PROGRAM, container, ready, *_run_arguments(service)]))
-    sections: list[tuple[str, list[tuple[str, str]]]] = [
-        ("Unit", [("Description", f"Service {name}{copy}"), ("After", "docker.service"), ("Wants", "docker.service")]),
-        (
-            "Service",
-            [
-                ("Type", "notify"),
-                ("NotifyAccess", "all"),
-                ("ExecStart", command),
-                ("ExecStop", f"-/usr/bin/docker stop --time={grace} {container}"),
-                ("ExecStopPost", f"-/usr/bin/docker rm --force {container}"),
-                # what "docker stop" makes of most programs
-                ("SuccessExitStatus", "143"),
-                ("Restart", str(service.get("restart") or "always")),
-                ("RestartSec", "1"),
-                ("TimeoutStartSec", str(service.get("start_timeout") or 300)),
-                ("TimeoutStopSec", str(grace + 20)),
-            ],
-        ),
-        ("X-Fleet", _fleet(service)),
-        (SECTION, [("Group", group), ("Service", name)]),
+    sidekick = [("Wants", sidekick_of(service, "%i"))] if service.get("announce") else []
+    kind = [
+        # a job has no time by which it must have ended
+        ("Type", "oneshot" if service.get("schedule") else "notify"),
+        ("NotifyAccess", "all"),
     ]
-    return "\n".join(
-        f"[{section}]\n" + "".join(f"{option}={value}\n" for option, value in options) for section, options in sections
+    life = [
+        ("Restart", str(service.get("restart") or "always")),
+        ("RestartSec", "1"),
+        ("TimeoutStartSec", str(service.get("start_timeout") or 300)),
+    ]
+    if service.get("schedule"):
+        life = [("Restart", "no"), ("TimeoutStartSec", "infinity")]
+    return _serialize(
+        [
+            (
+                "Unit",
+                [
+                    ("Description", f"Service {name}{copy}"),
+                    ("After", "docker.service"),
+                    ("Wants", "docker.service"),
+                    *sidekick,
+                ],
+            ),
+            (
+                "Service",
+                [
+                    *kind,
+                    ("ExecStart", command),
+                    ("ExecStop", f"-/usr/bin/docker stop --time={grace} {container}"),
+                    ("ExecStopPost", f"-/usr/bin/docker rm --force {container}"),
+                    # what "docker stop" makes of most programs
+                    ("SuccessExitStatus", "143"),
+                    *life,
+                    ("TimeoutStopSec", str(grace + 20)),
+                ],
+            ),
+            ("X-Fleet", _fleet(service)),
+            _mark(name, group),
+        ]
+    )
+
+
+def sidekick_of(service: Description, copy: str) -> str:
+    """The unit that announces a copy."""
+    name = f"{service['name']}-announce"
+    return f"{name}.service" if service.get("global") else f"{name}@{copy}.service"
+
+
+def render_sidekick(service: Description, group: str) -> str:
+    """The unit file of what announces a copy.
+
+    It stops before its copy does, so that others hear of the end before it comes, and is started with it again. While
+    there is no container it waits for one.
+    """
+    name, everywhere = str(service["name"]), bool(service.get("global"))
+    unit = f"{name}.service" if everywhere else f"{name}@%i.service"
+    container = name if everywhere else f"{name}-%i"
+    command = f"{_proxy.FLEETCTL} announce --container={container} --port={service['announce']} {name} {unit}"
+    metadata = [("MachineMetadata", text) for text in (service.get("constraints") or {}).get("metadata") or []]
+    return _serialize(
+        [
+            (
+                "Unit",
+                [
+                    ("Description", f"Announce {unit}"),
+                    ("PartOf", unit),
+                    ("After", f"{unit} docker.service fleet.service"),
+                ],
+            ),
+            ("Service", [("ExecStart", command), ("Restart", "always"), ("RestartSec", "1")]),
+            ("X-Fleet", [("Global", "true"), *metadata] if everywhere else [("MachineOf", unit)]),
+            _mark(name, group),
+        ]
+    )
+
+
+def render_timer(service: Description, group: str) -> str:
+    """The unit file of what starts a job, on the machine where the job is."""
+    name = str(service["name"])
+    metadata = [("MachineMetadata", text) for text in (service.get("constraints") or {}).get("metadata") or []]
+    place = [("Global", "true"), *metadata] if service.get("global") else [("MachineOf", f"{name}.service")]
+    return _serialize(
+        [
+            ("Unit", [("Description", f"Times of {name}")]),
+            ("Timer", [("OnCalendar", str(service["schedule"])), ("AccuracySec", "1s")]),
+            ("X-Fleet", place),
+            _mark(name, group),
+        ]
     )
 
 
 def units_of(service: Description, group: str) -> list[Unit]:
     """The units of a service, as M(flotilla.cluster.fleet_unit) takes them."""
     name, content = str(service["name"]), render(service, group)
+    if service.get("schedule"):
+        return [
+            {"name": f"{name}.service", "content": content, "state": "loaded"},
+            {"name": f"{name}.timer", "content": render_timer(service, group), "state": "launched"},
+        ]
+    sidekick = render_sidekick(service, group) if service.get("announce") else ""
     if service.get("global"):
-        return [{"name": f"{name}.service", "content": content, "state": "launched"}]
+        found = [{"name": f"{name}.service", "content": content, "state": "launched"}]
+        return [
+            *found,
+            *([{"name": sidekick_of(service, ""), "content": sidekick, "state": "launched"}] * bool(sidekick)),
+        ]
     replicas = service.get("replicas")
     copies = range(1, (1 if replicas is None else replicas) + 1)
-    # The template is there for people: "fleetctl start web@4" adds a copy.
-    template = {"name": f"{name}@.service", "content": content, "state": "inactive"}
-    return [template, *({"name": f"{name}@{i}.service", "content": content, "state": "launched"} for i in copies)]
+    # The templates are there for people: "fleetctl start web@4" adds a copy.
+    found = [
+        {"name": f"{name}@.service", "content": content, "state": "inactive"},
+        *({"name": f"{name}@{i}.service", "content": content, "state": "launched"} for i in copies),
+    ]
+    if sidekick:
+        found.append({"name": sidekick_of(service, ""), "content": sidekick, "state": "inactive"})
+        found += [{"name": sidekick_of(service, str(i)), "content": sidekick, "state": "launched"} for i in copies]
+    return found
+
+
+def wanted_units(services: t.Sequence[Description], group: str, proxies: t.Sequence[Description] = ()) -> list[Unit]:
+    """All units of services and proxies."""
+    found = [unit for service in services for unit in units_of(service, group)]
+    for proxy in proxies:
+        mark = _mark(str(proxy["name"]), group)
+        found += [
+            {"name": name, "content": _serialize([*sections, mark]), "state": "launched"}
+            for name, sections in _proxy.sections(proxy).items()
+        ]
+    return found
 
 
 # -- what has to change ------------------------------------------------------------------------------------------------
@@ -241,13 +392,15 @@ def _same(content: str, stored: Unit) -> bool:
     return wanted == [(o["section"], o["name"], o["value"]) for o in stored["options"]]
 
 
-def plan(services: t.Sequence[Description], stored: t.Sequence[Unit], group: str) -> dict[str, t.Any]:
+def plan(
+    services: t.Sequence[Description], stored: t.Sequence[Unit], group: str, proxies: t.Sequence[Description] = ()
+) -> dict[str, t.Any]:
     """What brings the stored units to the descriptions, and what would bring them back.
 
     ``units``: for fleet_unit, all that shall be there and then what shall not. ``back``: for fleet_unit, the units that
     change, as they are now. ``problems``: units of these names that belong to somebody else, as sentences.
     """
-    wanted = [unit for service in services for unit in units_of(service, group)]
+    wanted = wanted_units(services, group, proxies)
     known = {unit["name"]: unit for unit in stored}
     names = {unit["name"] for unit in wanted}
     gone = [name for name, unit in sorted(known.items()) if name not in names and _owner(unit) == group]

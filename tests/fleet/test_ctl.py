@@ -321,7 +321,10 @@ def test_command_lines(ctl: Ctl, words: list[str], out: str, message: str) -> No
 
 @pytest.mark.parametrize(
     ("word", "meant"),
-    [("lis", ["list-machines", "list-unit-files", "list-units"]), ("list-u", ["list-unit-files", "list-units"])],
+    [
+        ("lis", ["list-announced", "list-machines", "list-unit-files", "list-units"]),
+        ("list-u", ["list-unit-files", "list-units"]),
+    ],
 )
 def test_ambiguous_commands(ctl: Ctl, word: str, meant: list[str]) -> None:
     result = ctl(word)

@@ -736,7 +736,7 @@ def complete(ctl: Ctl, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("fleetctl list-", ["list-machines", "list-unit-files", "list-units"]),
+        ("fleetctl list-", ["list-announced", "list-machines", "list-unit-files", "list-units"]),
         ("fleetctl --request-timeout 3 --debug dr", ["drain"]),
         ("fleetctl help reb", ["rebalance"]),
         ("fleetctl completion ", ["bash"]),

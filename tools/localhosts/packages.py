@@ -41,6 +41,7 @@ ROLES = (
     "docker.io",
     "etcd-client",
     "etcd-server",
+    "haproxy",
     "iptables",
     "python3-aiohttp",
     "python3-cryptography",
@@ -49,7 +50,7 @@ ROLES = (
 )
 
 #: Services that those packages enable and that a role has to start itself.
-ROLE_SERVICES = ("containerd.service", "docker.service", "docker.socket", "etcd.service")
+ROLE_SERVICES = ("containerd.service", "docker.service", "docker.socket", "etcd.service", "haproxy.service")
 
 #: What reads user-data at the first boot, installed in the layer ``cloud``.
 CLOUD = ("cloud-init",)

@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -313,6 +313,38 @@ class Client:
             return Stream(connection, response)
         connection.close()
         return None
+
+    # announcements
+
+    def announcements(self) -> list[Json]:
+        """What is announced, as ``service``, ``unit``, ``machine``, ``address`` and ``port``."""
+        status, body = self._request("GET", "/announcements", missing=True)
+        if status == 404:
+            raise self._missing(body, "tell where services are")
+        return list(body.get("announcements", ()))
+
+    def follow_announcements(self, services: Sequence[str]) -> Stream:
+        """A line with all that is announced of these services, now and after each change; empty ones between them."""
+        return self._lines("GET", urlencode([("watch", "1"), *(("service", service) for service in services)]))
+
+    def announce(self, **query: str) -> Stream:
+        """Announce ``unit`` of ``service`` at ``port`` for as long as the stream is open."""
+        return self._lines("POST", _query(query))
+
+    def _lines(self, method: str, query: str) -> Stream:
+        connection = self.endpoint.connection(STREAM_TIMEOUT)
+        try:
+            response = connection.request(method, f"{PREFIX}/announcements?{query}", None, {})
+            if response.status != 200:
+                _status, body = self._answer(response.status, response.read(), missing=True)
+                raise self._missing(body, "tell where services are")
+        except (OSError, WireError) as exc:
+            connection.close()
+            raise self.endpoint.explain(exc, STREAM_TIMEOUT) from None
+        except BaseException:
+            connection.close()
+            raise
+        return Stream(connection, response)
 
     # transport
 

@@ -103,6 +103,18 @@ def _fields(default: str, more: str = "") -> Flag:
 
 _UNITS = "UNIT..."
 COMMANDS = {
+    "announce": Command(
+        "announce:announce",
+        "tell the cluster where a container of this machine answers, for as long as it is up; runs beside it",
+        "SERVICE UNIT",
+        (
+            Flag("container", "", "name of the container; healthy, when it has a health check, or running"),
+            Flag("port", 0, "port of the container; announced is the port of the machine that leads to it"),
+            Flag("linger", 1.0, "seconds from withdrawing to the end, in which others hear of it"),
+            Flag("docker", "/var/run/docker.sock", "socket of the container engine", completes="file"),
+        ),
+        example="fleetctl announce --container=web-1 --port=80 web web@1.service",
+    ),
     "cat": Command(
         "show:cat", "print the content of a unit", "UNIT", example="fleetctl cat web@.service", completes="unit"
     ),
@@ -130,6 +142,19 @@ COMMANDS = {
         completes="machine",
     ),
     "fd-forward": Command("remote:fd_forward", "", "SOCKET"),
+    "follow": Command(
+        "follow:follow",
+        "write a file of what is announced, by a template, and again whenever that changes",
+        "TEMPLATE FILE",
+        (
+            Flag("unit", False, "the template is in a unit file, in the values of its section X-Template"),
+            Flag("check", "", "command that fails for a bad file, {} being its path: the old one stays then"),
+            Flag("reload", "", "command to run when the file has changed"),
+            Flag("once", False, "write it once; without etcd what is there stays, or nothing is announced"),
+        ),
+        example="fleetctl follow --reload=/usr/local/sbin/reload-proxy web.template web.cfg",
+        completes="file",
+    ),
     "help": Command(
         "",
         "print help, for one command when it is named",
@@ -150,6 +175,13 @@ COMMANDS = {
         ),
         example="fleetctl journal -f --lines=100 web@1",
         completes="placed",
+    ),
+    "list-announced": Command(
+        "show:list_announced",
+        "list where services answer",
+        "",
+        (_fields("service,unit,machine,address"), *_TABLE),
+        example="fleetctl list-announced",
     ),
     "list-machines": Command(
         "show:list_machines",

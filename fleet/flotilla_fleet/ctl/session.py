@@ -24,6 +24,12 @@ def out(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+def tell(text: str) -> None:
+    """At once, for what goes on for long and whose reader is a journal."""
+    out(text)
+    sys.stdout.flush()
+
+
 def err(text: str) -> None:
     sys.stdout.flush()  # in the order in which things happened, also in a pipe
     sys.stderr.write(text + "\n")

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, flotilla.cluster contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""list-machines, list-units, list-unit-files, cat.
+"""list-machines, list-units, list-unit-files, list-announced, cat.
 
 Each list is a function that reads the records anew and one that makes them text, so that ``--watch`` can repeat them.
 """
@@ -82,6 +82,27 @@ def list_machines(session: Session, _arguments: list[str]) -> int:
         "state": Column(lambda m, _full: _machine_state(m), _machine_state),
     }
     return _show(session, columns, ("machine",), lambda _fields: session.client.machines())
+
+
+# -- where services are --------------------------------------------------------
+
+
+def list_announced(session: Session, _arguments: list[str]) -> int:
+    def endpoint(item: Json) -> str:
+        address = str(item["address"])
+        return f"[{address}]:{item['port']}" if ":" in address else f"{address}:{item['port']}"
+
+    columns: Columns = {
+        "service": _plain("service"),
+        "unit": _plain("unit"),
+        "machine": Column(
+            lambda item, full: session.machine_legend(item["machine"], full), lambda item: item["machine"]
+        ),
+        "address": Column(lambda item, _full: endpoint(item), endpoint),
+    }
+    fields = fields_of(session.options, columns)
+    sys.stdout.write(to_text(session.options, columns, fields, session.client.announcements()))
+    return 0
 
 
 # -- states of units -----------------------------------------------------------

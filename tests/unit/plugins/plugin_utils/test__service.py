@@ -218,3 +218,148 @@ def test_units_of_others_are_refused() -> None:
         "unit web@1.service is there already and belongs to nobody: give the service another name, or destroy the unit"
         " first",
     ]
+
+
+ANNOUNCED: dict[str, t.Any] = {**WEB, "replicas": 2, "ports": ["8080"], "announce": 8080}
+
+
+def test_a_service_that_is_announced_has_a_sidekick_for_each_copy() -> None:
+    units = {unit["name"]: unit for unit in _service.units_of(ANNOUNCED, "g")}
+    assert {name: unit["state"] for name, unit in units.items()} == {
+        "web@.service": "inactive",
+        "web@1.service": "launched",
+        "web@2.service": "launched",
+        "web-announce@.service": "inactive",
+        "web-announce@1.service": "launched",
+        "web-announce@2.service": "launched",
+    }
+    copy, sidekick = (options(units[name]["content"]) for name in ("web@1.service", "web-announce@1.service"))
+    # a copy that is started brings its sidekick along, and one that is stopped stops it first
+    assert "web-announce@%i.service" in copy["Unit", "Wants"]
+    assert sidekick["Unit", "PartOf"] == ["web@%i.service"]
+    assert sidekick["Unit", "After"][0].split()[0] == "web@%i.service"
+    assert sidekick["X-Fleet", "MachineOf"] == ["web@%i.service"]
+    assert sidekick["Service", "ExecStart"] == [
+        "/usr/local/bin/fleetctl announce --container=web-%i --port=8080 web web@%i.service"
+    ]
+    _unit_file.requirements("web-announce@1.service", _unit_file.parse_unit(units["web-announce@1.service"]["content"]))
+
+
+def test_the_sidekick_of_a_global_service_is_on_the_same_machines() -> None:
+    service = {**WEB, "global": True, "ports": ["80:80"], "announce": 80, "constraints": {"metadata": ["disk=ssd"]}}
+    unit, sidekick = _service.units_of(service, "g")
+    assert sidekick["name"] == "web-announce.service"
+    found = options(sidekick["content"])
+    assert found["X-Fleet", "Global"] == ["true"]
+    assert found["X-Fleet", "MachineMetadata"] == options(unit["content"])["X-Fleet", "MachineMetadata"]
+    assert found["Service", "ExecStart"] == [
+        "/usr/local/bin/fleetctl announce --container=web --port=80 web web.service"
+    ]
+
+
+def test_a_job_has_a_timer_where_it_is() -> None:
+    service, timer = _service.units_of({**WEB, "schedule": "*-*-* 03:30:00"}, "g")
+    assert (service["name"], service["state"]) == ("web.service", "loaded")
+    assert (timer["name"], timer["state"]) == ("web.timer", "launched")
+    found = options(service["content"])
+    assert found["Service", "Type"] == ["oneshot"]
+    assert found["Service", "Restart"] == ["no"]
+    assert found["Service", "TimeoutStartSec"] == ["infinity"]
+    assert found["Service", "ExecStart"][0].startswith("/usr/lib/flotilla/container web started ")
+    found = options(timer["content"])
+    assert found["Timer", "OnCalendar"] == ["*-*-* 03:30:00"]
+    assert found["X-Fleet", "MachineOf"] == ["web.service"]
+    everywhere = _service.units_of({**WEB, "schedule": "daily", "global": True}, "g")
+    assert [options(unit["content"])["X-Fleet", "Global"] for unit in everywhere] == [["true"], ["true"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"announce": 80}, 'service web: announce is 80, which is no port of the container in ports: add "80" there'),
+        ({"announce": 8080, "ports": ["8080:80"]}, "service web: announce is 8080"),
+        ({"announce": 80, "ports": ["80"], "schedule": "daily"}, "service web: announce is for what answers all"),
+        ({"schedule": "daily\nExecStart=x"}, "service web: schedule is"),
+        ({"schedule": "daily", "replicas": 2}, "service web: schedule and replicas exclude"),
+        ({"schedule": "daily", "health": {"command": "true"}}, "service web: schedule and health exclude"),
+    ],
+)
+def test_what_is_wrong_with_jobs_and_announcements(change: dict[str, t.Any], sentence: str) -> None:
+    (problem,) = service_plan([{**WEB, **change}], [], "g")["problems"]
+    assert problem.startswith(sentence)
+
+
+def test_a_service_on_the_network_of_its_machine_may_be_announced() -> None:
+    service = {**WEB, "announce": 80, "arguments": ["--network=host"]}
+    assert service_plan([service], [], "g")["problems"] == []
+
+
+FRONT: dict[str, t.Any] = {"name": "front", "listen": [{"service": "web", "port": 80}]}
+
+
+def test_a_proxy_is_two_units_and_carries_its_template() -> None:
+    plan = service_plan([], [], "g", [FRONT])
+    assert [unit["name"] for unit in plan["units"]] == ["front.service", "front-follow.service"]
+    front, follow = (options(unit["content"]) for unit in plan["units"])
+    lines = front["X-Template", "Line"]
+    assert "bind :80" in lines
+    assert "@each web server $name $endpoint" in lines
+    assert any(line.startswith("@none web http-request return status 503") for line in lines)
+    assert front["X-Fleet", "Global"] == follow["X-Fleet", "Global"] == ["true"]
+    assert "front-follow.service" in front["Unit", "Wants"][0]
+    assert follow["Unit", "PartOf"] == ["front.service"]
+    assert " /run/fleet/units/front.service " in follow["Service", "ExecStart"][0]
+    assert front["X-Flotilla", "Group"] == ["g"]
+    for unit in plan["units"]:
+        _unit_file.requirements(unit["name"], _unit_file.parse_unit(unit["content"]))
+
+
+def test_a_proxy_for_connections_and_one_with_a_template_of_its_own() -> None:
+    entry = {"service": "db", "port": 5432, "address": "2001:db8::1", "mode": "tcp"}
+    plan = service_plan([], [], "g", [{"name": "front", "listen": [entry], "metadata": ["edge=yes"]}])
+    front = options(plan["units"][0]["content"])
+    assert "bind [2001:db8::1]:5432" in front["X-Template", "Line"]
+    assert not any("retry" in line or "@none" in line for line in front["X-Template", "Line"])
+    assert front["X-Fleet", "MachineMetadata"] == ["edge=yes"]
+    own = "defaults\n  mode http\n\nbackend x\n  @each web server $name $endpoint\n"
+    plan = service_plan([], [], "g", [{"name": "front", "template": own}])
+    front = options(plan["units"][0]["content"])
+    assert front["X-Template", "Line"] == ["defaults", "mode http", "backend x", "@each web server $name $endpoint"]
+
+
+def test_a_proxy_that_is_described_no_more_goes() -> None:
+    units = service_plan([], [], "g", [FRONT])["units"]
+    plan = service_plan([], stored(units), "g", [])
+    assert {unit["name"]: unit["state"] for unit in plan["units"]} == {
+        "front.service": "absent",
+        "front-follow.service": "absent",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"listen": []}, "proxy front: give either listen"),
+        ({"template": "global"}, "proxy front: give either listen"),
+        ({"listen": [{"service": "web", "port": 0}]}, "proxy front: listen holds port 0"),
+        (
+            {"listen": [{"service": "web", "port": 80}, {"service": "b", "port": 80, "address": "192.0.2.1"}]},
+            "proxy front",
+        ),
+        ({"listen": [{"service": "web", "port": 80, "address": "x"}]}, 'proxy front: listen holds address "x"'),
+        ({"listen": [{"service": "web\nx", "port": 80}]}, "proxy front: listen holds service"),
+        ({"listen": None, "template": "a\nb \\"}, "proxy front: line 2 of template ends with a backslash"),
+        ({"listen": None, "template": "x" * 2001}, "proxy front: line 1 of template has 2001 bytes"),
+        ({"name": "Front!"}, 'proxy "Front!": use up to 48'),
+    ],
+)
+def test_what_is_wrong_with_a_proxy(change: dict[str, t.Any], sentence: str) -> None:
+    (problem,) = service_plan([], [], "g", [{**FRONT, **change}])["problems"]
+    assert problem.startswith(sentence)
+
+
+def test_two_descriptions_cannot_want_one_unit() -> None:
+    services = [{**ANNOUNCED, "global": True, "replicas": None}, {**WEB, "name": "web-announce", "global": True}]
+    assert service_plan(services, [], "g")["problems"] == [
+        "unit web-announce.service is wanted by two descriptions: give one of them another name"
+    ]
