@@ -103,7 +103,7 @@ test-etcd: venv base ## discovery, certificates, upgrades and losses of etcd on 
 	$(BIN)/pytest tests/daytwo
 
 ##@ Measurements
-.PHONY: bench-up bench-failover bench-fleet bench-etcd bench-scale
+.PHONY: bench-up bench-failover bench-fleet bench-deploy bench-etcd bench-scale
 bench-up: venv ## the play beside a script that does the minimum, on fresh hosts
 	@$(BIN)/python tests/bench/bench_up.py
 
@@ -112,6 +112,9 @@ bench-failover: venv ## from the death of a machine to its unit active elsewhere
 
 bench-fleet: venv ## our fleet beside upstream's, on the same hosts in one run
 	@$(BIN)/python tests/bench/bench_fleet.py
+
+bench-deploy: venv ## containers deployed by role service beside Swarm's, on the same hosts in one run
+	@$(BIN)/python tests/bench/bench_deploy.py
 
 bench-etcd: venv ## keys put by a play, writes the role's etcd takes beside one by hand, and the last day two
 	@$(BIN)/python tests/bench/bench_etcd.py

@@ -208,3 +208,12 @@ def check_perf(output: str) -> dict[str, Any]:
     if found is None:
         raise ValueError(f"etcdctl check perf printed no throughput: {output[-300:]!r}")
     return {"writes": int(found[1]), "passed": output.rstrip().endswith("PASS")}
+
+
+def turns(text: str) -> tuple[list[float], list[float]]:
+    """Seconds of the second and of the first of two things that were done in turns.
+
+    Each line has when the first began and ended, and when the second did, in seconds since whenever.
+    """
+    rows = [[float(word) for word in line.split()] for line in text.splitlines()]
+    return [row[3] - row[2] for row in rows], [row[1] - row[0] for row in rows]

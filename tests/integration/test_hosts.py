@@ -137,6 +137,26 @@ def test_two_hosts_from_up_to_down(cluster: str, tmp_path: Path) -> None:
     assert not inventory.exists()
 
 
+def test_a_host_that_reboots_comes_back_and_is_switched_off_as_before(cluster: str) -> None:
+    hosts("up", "--cluster", cluster, "--hosts", "1")
+    boot = on(cluster, "core-01", "cat /proc/sys/kernel/random/boot_id")
+    for _ in range(2):
+        before = guest.life(guest.Place(cluster, "core-01")).supervisor
+        on(cluster, "core-01", "echo kept > /root/file; systemctl reboot", check=False)
+        deadline = time.monotonic() + 60
+        again = boot
+        while again in (boot, ""):
+            assert time.monotonic() < deadline, "it does not come back"
+            time.sleep(0.2)
+            again = on(cluster, "core-01", "cat /proc/sys/kernel/random/boot_id", check=False)
+        boot = again
+        assert guest.life(guest.Place(cluster, "core-01")).supervisor != before
+        assert on(cluster, "core-01", "cat /root/file; systemctl is-system-running --wait") == "kept\nrunning\n"
+    hosts("stop", "--cluster", cluster, "core-01")
+    assert statuses(cluster) == {"core-01": None}
+    assert guest.processes(guest.Place(cluster, "core-01")) == []
+
+
 def test_partitions(cluster: str) -> None:
     hosts("up", "--cluster", cluster, "--hosts", "3")
     address = {

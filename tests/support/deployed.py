@@ -26,13 +26,13 @@ T = TypeVar("T")
 
 
 def wait(what: str, seconds: float, ready: Callable[[], T]) -> T:
-    """Ask until the answer is true; AssertionError after ``seconds``. Errors of the network count as no."""
+    """Ask until the answer is true; AssertionError after ``seconds``. Errors count as no."""
     end, problem = time.monotonic() + seconds, ""
     while time.monotonic() < end:
         try:
             if found := ready():
                 return found
-        except (OSError, AssertionError) as exc:
+        except (OSError, AssertionError, RuntimeError) as exc:
             problem = f": {exc}"
         time.sleep(0.2)
     raise AssertionError(f"not within {seconds:.0f} s: {what}{problem}")
@@ -56,18 +56,21 @@ class Cluster:
     def __init__(self, machines: list[Machine]) -> None:
         self.machines = machines
 
-    def play(self, example: str, *arguments: str) -> Played:
-        """Run an example. AssertionError when it fails, unless ``fails`` is among the arguments."""
+    def play(self, name: str, *arguments: str) -> Played:
+        """Run an example, or a playbook. AssertionError when it fails, unless ``fails`` is among the arguments."""
+        path = EXAMPLES / f"{name}.yml"
+        if not path.exists():
+            path = ROOT / "playbooks" / f"{name}.yml"
         inventory = os.path.join(os.environ["MOLECULE_SCENARIO_DIRECTORY"], "inventory")
         program = Path(sys.executable).parent / "ansible-playbook"
         may_fail = "fails" in arguments
         words = [word for word in arguments if word != "fails"]
         done = subprocess.run(
-            [str(program), "-i", inventory, str(EXAMPLES / f"{example}.yml"), *words],
+            [str(program), "-i", inventory, str(path), *words],
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
             env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
         )
         output = done.stdout + done.stderr
@@ -81,6 +84,11 @@ class Cluster:
     def unit_files(self) -> list[dict[str, str]]:
         found: list[dict[str, str]] = json.loads(self.ctl("list-unit-files --format=json --fields=unit,hash,dstate"))
         return found
+
+    def containers(self) -> dict[str, list[str]]:
+        """All containers of each machine, also those that have ended."""
+        listed = "docker ps --all --format '{{.Names}}'"
+        return {machine.name: sorted(machine.host.check_output(listed).split()) for machine in self.machines}
 
     def active(self, unit: str, asked: Machine | None = None) -> list[Machine]:
         """The machines on which a unit is active."""

@@ -169,3 +169,7 @@ def test_what_check_perf_prints(output: str, found: dict[str, object]) -> None:
 def test_check_perf_without_a_throughput_is_an_error() -> None:
     with pytest.raises(ValueError, match="printed no throughput"):
         figures.check_perf("Error: context deadline exceeded")
+
+
+def test_turns() -> None:
+    assert figures.turns("1.0 1.5 2.0 2.25\n10 11 12 14\n") == ([0.25, 2.0], [0.5, 1.0])

@@ -30,6 +30,31 @@ RUNTIME = Path("/run/flotilla-hosts")
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _POWEROFF = signal.SIGRTMIN + 4
+
+# Runs "$3..." in the cgroups "$1" and "$2" (which may be empty), and again when the host reboots: systemd-nspawn
+# that is told to keep its unit ends with 133 then. The keeper itself has cgroups of its own below them, because the
+# controllers that systemd-nspawn hands on need a cgroup without processes, and are taken back before it enters again.
+_KEEPER = r"""
+for group in "$1" ${2:+"$2"}; do
+    mkdir -p "$group/keeper"
+    echo $$ > "$group/keeper/cgroup.procs"
+done
+enter='
+for group in "$1" ${2:+"$2"}; do
+    for name in $(cat "$group/cgroup.subtree_control" 2>/dev/null); do
+        echo "-$name" > "$group/cgroup.subtree_control"
+    done
+    echo $$ > "$group/cgroup.procs"
+done
+shift 2
+exec "$@"'
+code=133
+while [ "$code" = 133 ]; do
+    code=0
+    sh -euc "$enter" enter "$@" || code=$?
+done
+exit "$code"
+"""
 _CONSOLE_LINES = 20
 
 
@@ -205,7 +230,7 @@ def _prepare(place: Place, cluster: Cluster, host: Host, mtu: int, files: Path |
 
 
 def start(cluster: Cluster, host: Host, mtu: int, files: Path | None = None) -> subprocess.Popen[bytes]:
-    """Switch a host on, with its disk as it was, and return systemd-nspawn's process at once."""
+    """Switch a host on, with its disk as it was, and return at once the process that keeps it on, across reboots."""
     place = Place(cluster.name, host.name)
     _mount(place, host)
     _prepare(place, cluster, host, mtu, files)
@@ -232,7 +257,6 @@ def start(cluster: Cluster, host: Host, mtu: int, files: Path | None = None) -> 
         f"--bind={place.disk / 'docker'}:/var/lib/docker",
         "--boot",
     ]
-    enter = 'for group in "$1" ${2:+"$2"}; do echo $$ > "$group/cgroup.procs"; done; shift 2; exec "$@"'
     groups = [str(path) for path in place.cgroups]
     environment = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "LC_ALL")} | {
         "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"
@@ -240,7 +264,7 @@ def start(cluster: Cluster, host: Host, mtu: int, files: Path | None = None) -> 
     with place.console.open("wb") as console:
         # A session of its own and none of the caller's streams: the host outlives this program and holds no pipe open.
         return subprocess.Popen(
-            ["sh", "-euc", enter, "enter", groups[0], groups[1] if len(groups) > 1 else "", *argv],
+            ["sh", "-euc", _KEEPER, "keeper", groups[0], groups[1] if len(groups) > 1 else "", *argv],
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=subprocess.STDOUT,
