@@ -226,6 +226,8 @@ def etcd_problems(
             f"forks is {settings['forks']}: {quorum} of {len(members)} members must start at the same"
             " time, so run with --forks of at least that"
         )
+    if not 4 <= int(settings["bcrypt_cost"]) <= 31:
+        found.append(f"etcd_bcrypt_cost is {settings['bcrypt_cost']}: give 4 to 31")
     if int(settings["election_timeout"]) < 5 * int(settings["heartbeat_interval"]):
         found.append(
             f"etcd_election_timeout is {settings['election_timeout']}: give at least five times"

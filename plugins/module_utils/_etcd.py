@@ -287,6 +287,7 @@ class EtcdClient:
         password: str | None = None,
         request_timeout: float = 5.0,
         timeout: float = 30.0,
+        http: type[HttpClient] = HttpClient,
     ) -> None:
         """
         :param request_timeout: seconds for one try at one endpoint
@@ -301,7 +302,7 @@ class EtcdClient:
         self._deadline = Deadline(timeout)
         # a name given twice is asked once
         self._clients = {
-            url: HttpClient(
+            url: http(
                 url,
                 tls=tls,
                 timeout=request_timeout,
@@ -832,7 +833,7 @@ def _b64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def etcd_client(params: t.Mapping[str, t.Any]) -> EtcdClient:
+def etcd_client(params: t.Mapping[str, t.Any], http: type[HttpClient] = HttpClient) -> EtcdClient:
     """The client for the parameters of C(ETCD_ARGUMENTS)."""
     return EtcdClient(
         params["endpoints"],
@@ -841,6 +842,7 @@ def etcd_client(params: t.Mapping[str, t.Any]) -> EtcdClient:
         password=params["password"],
         request_timeout=params["request_timeout"],
         timeout=params["timeout"],
+        http=http,
     )
 
 

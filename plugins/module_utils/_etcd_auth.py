@@ -32,7 +32,7 @@ _TYPES = {"read": "READ", "write": "WRITE", "readwrite": "READWRITE"}
 _ZERO = b"\x00"
 _HIDDEN = "(hidden)"
 
-# The suboptions of a permission, in the modules etcd_auth and etcd_role.
+# The suboptions of a permission, in the modules etcd_auth and etcd_role, and of a user in etcd_auth.
 _PERMISSION_ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "access": {"type": "str", "choices": ["read", "write", "readwrite"], "default": "read"},
     "key": {"type": "str", "required": True, "no_log": False},
@@ -43,6 +43,17 @@ _PERMISSION_ARGUMENTS: dict[str, dict[str, t.Any]] = {
 ROLE_ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "name": {"type": "str", "required": True},
     "permissions": {"type": "list", "elements": "dict", "default": [], "options": _PERMISSION_ARGUMENTS},
+}
+_USER_ARGUMENTS: dict[str, dict[str, t.Any]] = {
+    "name": {"type": "str", "required": True},
+    "password": {"type": "str", "required": True, "no_log": True},
+    "roles": {"type": "list", "elements": "str"},
+}
+# What C(parse_wanted) takes, the options of the module etcd_auth beside those of the connection.
+WANTED_ARGUMENTS: dict[str, dict[str, t.Any]] = {
+    "roles": {"type": "list", "elements": "dict", "default": [], "options": ROLE_ARGUMENTS},
+    "users": {"type": "list", "elements": "dict", "default": [], "options": _USER_ARGUMENTS},
+    "enabled": {"type": "bool", "default": True},
 }
 
 

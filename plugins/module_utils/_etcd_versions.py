@@ -120,7 +120,7 @@ _OWN = """
     name data-dir listen-client-urls advertise-client-urls listen-peer-urls initial-advertise-peer-urls
     listen-metrics-urls client-cert-auth trusted-ca-file cert-file key-file peer-client-cert-auth
     peer-trusted-ca-file peer-cert-file peer-key-file heartbeat-interval election-timeout quota-backend-bytes
-    auto-compaction-mode auto-compaction-retention strict-reconfig-check logger log-level initial-cluster
+    auto-compaction-mode auto-compaction-retention strict-reconfig-check bcrypt-cost logger log-level initial-cluster
     initial-cluster-state initial-cluster-token config-file force-new-cluster
     discovery discovery-fallback discovery-proxy discovery-token discovery-endpoints discovery-insecure-transport
     discovery-insecure-skip-tls-verify discovery-cacert discovery-cert discovery-key discovery-srv

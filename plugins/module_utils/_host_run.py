@@ -58,6 +58,13 @@ class Service:
         self.unit = plans.UnitState()
         self.ready = True
         self.deadline = 0.0
+        self.access: t.Mapping[str, t.Any] | None = None
+        self.changes: list[str] = []
+        self.accessed: dict[str, t.Any] = {}
+        if params["etcd_auth"]:
+            from ansible_collections.flotilla.cluster.plugins.module_utils import _host_access
+
+            self.access = _host_access.checked(params["etcd_auth"])
 
     @property
     def planned(self) -> plans.Plan:
@@ -112,6 +119,38 @@ class Service:
             if stamp != self.observed.stamp or plan.touches_running:
                 system.write_stamp(self.name, stamp)
         self._wait(settled=plan.action == "none" and self.unit.active == "active")
+        if self.ready:
+            self._give_access()
+
+    def _give_access(self) -> None:
+        """Make the users of the etcd that answers now."""
+        if self.access is None:
+            return
+        from ansible_collections.flotilla.cluster.plugins.module_utils import _host_access
+        from ansible_collections.flotilla.cluster.plugins.module_utils._http import ClusterError
+
+        problem = ""
+        try:
+            self._accessed(_host_access.make(self.access, self.deadline, False))
+        except ClusterError as error:
+            problem = f"{self.name}: its users cannot be made: {error}."
+        if problem:
+            raise system.HostError(problem)
+
+    def foresee_access(self) -> None:
+        """What `_give_access` would do, as far as there is somebody to ask."""
+        if self.access is None or self.desired.state == "stopped":
+            return
+        from ansible_collections.flotilla.cluster.plugins.module_utils import _host_access
+        from ansible_collections.flotilla.cluster.plugins.module_utils._http import ClusterError
+
+        # an etcd that is not there yet, or whose users get their passwords only in a run that changes something
+        with contextlib.suppress(ClusterError):
+            self._accessed(_host_access.make(self.access, time.monotonic(), True))
+
+    def _accessed(self, done: t.Any) -> None:
+        self.changes = done.changes
+        self.accessed = done._asdict()
 
     def _alive(self) -> bool:
         return system.look_at_units([self.name])[self.name].active != "failed"
@@ -154,7 +193,7 @@ class Service:
         if check_mode:
             active = {"none": active, "stop": "inactive"}.get(plan.action, "active")
         found: dict[str, t.Any] = {
-            "changed": plan.changed,
+            "changed": plan.changed or bool(self.changes),
             "files_changed": plan.paths,
             "started": plan.action == "start",
             "restarted": plan.action == "restart",
@@ -165,8 +204,13 @@ class Service:
             "invocation_id": self.unit.invocation,
             "ready": self.ready,
         }
+        users_diff = self.accessed.pop("diff", None)
+        if self.accessed:
+            found["etcd_auth"] = self.accessed
         if diff and plan.changed:
             found["diff"] = spec.differences(self.desired, self.observed, plan)
+        if diff and self.changes:
+            found.setdefault("diff", []).append(users_diff)
         return found
 
 

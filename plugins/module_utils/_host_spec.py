@@ -25,6 +25,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils import _host_plan
 from ansible_collections.flotilla.cluster.plugins.module_utils import _host_system as system
 
 HIDDEN = "(not shown: the file is sensitive)"
+AUTH_HIDDEN = "(not shown: it holds passwords)"
 DIFF_LIMIT = 100_000
 
 _OWNER = {
@@ -138,6 +139,8 @@ SERVICE: dict[str, t.Any] = {
     },
     "ready_timeout": {"type": "int", "default": 60},
     "wait": {"type": "bool", "default": True},
+    # Its own options are checked by `_host_access`, which takes long to load.
+    "etcd_auth": {"type": "dict", "no_log": True},
     "warnings": {"type": "list", "elements": "str", "default": []},
 }
 
@@ -339,7 +342,7 @@ def printable(params: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         else:
             shown["files"] = {path: _summary(str(text)) for path, text in item["files"].items()}
         trees.append(shown)
-    return {"files": files, "trees": trees}
+    return {"files": files, "trees": trees, **({"etcd_auth": AUTH_HIDDEN} if params.get("etcd_auth") else {})}
 
 
 def secrets(params: t.Mapping[str, t.Any]) -> set[str]:
@@ -357,6 +360,10 @@ def secrets(params: t.Mapping[str, t.Any]) -> set[str]:
             found.update(line.strip() for line in text.splitlines() if len(line.strip()) >= 16)
             # a program may log the value of a variable, or a part of a URL, without what stands before it
             found.update(piece for piece in re.split(r"[=/\s]+", text) if len(piece) >= 32)
+    for access in [service["etcd_auth"] for service in described(params) if service["etcd_auth"]]:
+        users = access.get("users")
+        for item in [access, *(users if isinstance(users, list) else [])]:
+            found.add(str(item.get("password") or "") if isinstance(item, dict) else "")
     found.discard("")
     return found
 

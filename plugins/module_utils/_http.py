@@ -347,15 +347,7 @@ class HttpClient:
         :raises OptionError: when the TLS files cannot be used
         """
         asked = f"{method} {self.base}{path if shown is None else shown}"
-        seconds = self._timeout if self._deadline is None else min(self._timeout, self._deadline.left())
-        if seconds <= 0:
-            raise HttpError(
-                asked,
-                f"not sent, as the {_seconds(self._deadline)} for all requests have passed",
-                "raise timeout, or find out what was slow",
-                kind="timeout",
-                sent=False,
-            )
+        seconds = self._left(asked)
         session = self._open()
 
         def ask() -> Reply:
@@ -374,7 +366,20 @@ class HttpClient:
             self._session = None
             raise _slow(asked, seconds, sent=True) from None
         except Exception as error:  # requests lets some of urllib3's and ssl's errors through
-            raise _explain(asked, error, seconds, self.base) from error
+            raise explain(asked, error, seconds, self.base) from error
+
+    def _left(self, asked: str) -> float:
+        """Seconds that a request may take now."""
+        seconds = self._timeout if self._deadline is None else min(self._timeout, self._deadline.left())
+        if seconds <= 0:
+            raise HttpError(
+                asked,
+                f"not sent, as the {_seconds(self._deadline)} for all requests have passed",
+                "raise timeout, or find out what was slow",
+                kind="timeout",
+                sent=False,
+            )
+        return seconds
 
     def rows(
         self,
@@ -406,7 +411,7 @@ class HttpClient:
         except HttpError:
             raise
         except Exception as error:  # as in request()
-            raise _explain(asked, error, quiet, self.base) from error
+            raise explain(asked, error, quiet, self.base) from error
         return self._split(asked, response, quiet)
 
     def _split(self, asked: str, response: requests.Response, quiet: float) -> t.Iterator[bytes]:
@@ -421,7 +426,7 @@ class HttpClient:
             except (HttpError, GeneratorExit):
                 raise
             except Exception as error:  # as in request()
-                raise _explain(asked, error, quiet, self.base) from error
+                raise explain(asked, error, quiet, self.base) from error
         if rest.strip():
             yield rest
 
@@ -483,19 +488,18 @@ class HttpClient:
             parts.append(part)
             size += len(part)
             if size > self._max_body:
-                raise HttpError(
-                    asked,
-                    f"the answer is larger than {self._max_body / _MEGABYTE:g} MB",
-                    "ask for less, or check that this address belongs to the service",
-                    kind="answer",
-                    sent=True,
-                )
+                raise self._too_large(asked)
         body = b"".join(parts)
         expected = response.headers.get("Content-Length", "")
         # requests with urllib3 before 2.0 is silent about an answer that ends early
         if expected.isdigit() and size < int(expected) and not response.headers.get("Content-Encoding"):
             raise _closed(asked, "the connection was closed before a whole answer had come")
         return body
+
+    def _too_large(self, asked: str) -> HttpError:
+        cause = f"the answer is larger than {self._max_body / _MEGABYTE:g} MB"
+        fix = "ask for less, or check that this address belongs to the service"
+        return HttpError(asked, cause, fix, kind="answer", sent=True)
 
     def _open(self) -> requests.Session:
         if self._session is None:
@@ -632,8 +636,8 @@ def _chain(error: BaseException) -> list[BaseException]:
     return found
 
 
-def _explain(asked: str, error: BaseException, seconds: float, base: str) -> HttpError:
-    """The sentence for what requests raised."""
+def explain(asked: str, error: BaseException, seconds: float, base: str) -> HttpError:
+    """The sentence for what requests or the standard library raised."""
     chain = _chain(error)
 
     def first(*kinds: type[BaseException]) -> t.Any:

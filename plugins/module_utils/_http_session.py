@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import sys
 import traceback
 import typing as t
@@ -44,7 +45,9 @@ class Errors(t.NamedTuple):
 
 
 def errors() -> Errors:
-    """The classes."""
+    """The classes; without C(requests) those of the standard library."""
+    if REQUESTS_ERROR is not None:
+        return Errors(ssl.SSLError, TimeoutError, (ConnectionRefusedError,))
     kinds = requests.exceptions
     return Errors(kinds.SSLError, kinds.Timeout, (ConnectTimeoutError, kinds.ConnectTimeout))
 

@@ -124,31 +124,21 @@ changes:
   sample: [role app is new, role app may READWRITE /app/*, user app is new, user app gets role app]
 """
 
-import typing as t
-
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import ETCD_ARGUMENTS, ETCD_REQUIRED_TOGETHER
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_auth import (
-    ROLE_ARGUMENTS,
+    WANTED_ARGUMENTS,
     bring_about,
     parse_wanted,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import answer
-
-USER_ARGUMENTS: dict[str, dict[str, t.Any]] = {
-    "name": {"type": "str", "required": True},
-    "password": {"type": "str", "required": True, "no_log": True},
-    "roles": {"type": "list", "elements": "str"},
-}
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **ETCD_ARGUMENTS,
-            "roles": {"type": "list", "elements": "dict", "default": [], "options": ROLE_ARGUMENTS},
-            "users": {"type": "list", "elements": "dict", "default": [], "options": USER_ARGUMENTS},
-            "enabled": {"type": "bool", "default": True},
+            **WANTED_ARGUMENTS,
         },
         required_together=ETCD_REQUIRED_TOGETHER,
         supports_check_mode=True,

@@ -296,6 +296,14 @@ options:
         other hosts, when those get their turn later.
     type: bool
     default: true
+  etcd_auth: &etcd_auth
+    description:
+      - For a service that is a member of etcd or needs one. When it is ready, and in the same call, users, roles and
+        authentication of that etcd are made as M(flotilla.cluster.etcd_auth) makes them, whose options these are.
+      - C(machines) and C(prefix) besides are options of M(flotilla.cluster.fleet_etcd_users). With C(machines) the
+        users of machines that left are removed, too.
+      - It is left out while O(wait=false) and the service is not ready.
+    type: dict
   warnings: &warnings
     description: Sentences about this service that Ansible is to show as warnings when all is done.
     type: list
@@ -328,12 +336,14 @@ options:
       ready: *ready
       ready_timeout: *ready_timeout
       wait: *wait
+      etcd_auth: *etcd_auth
       warnings: *warnings
 notes:
   - The unit file is one of O(files). systemd is reloaded when a file below C(/etc/systemd/system),
     C(/run/systemd/system) or C(/usr/lib/systemd) changes, or when it says that it should be.
   - Needs nothing but Python's standard library and systemd on the host.
 seealso:
+  - module: flotilla.cluster.etcd_auth
   - module: flotilla.cluster.host_info
 """
 
@@ -436,6 +446,21 @@ ready:
   returned: success, with O(name)
   type: bool
   sample: true
+etcd_auth:
+  description: What was done for O(etcd_auth), or in check mode would be; not there when nobody could be asked.
+  returned: with O(etcd_auth)
+  type: dict
+  contains:
+    changes:
+      description: One sentence each.
+      type: list
+      elements: str
+      sample: [user fleet-api is new]
+    removed:
+      description: Ids of the machines whose users were removed.
+      type: list
+      elements: str
+      sample: []
 services:
   description: What is returned about each of the O(services), by the name of the unit, with C(changed) of its own.
   returned: success, with O(services)
@@ -481,6 +506,7 @@ def make_it_so(module: AnsibleModule, services: t.Sequence[runs.Service]) -> str
         for sentence in service.planned.unknown_owners:
             module.warn(sentence)
         spec.try_validators(service.planned)
+        service.foresee_access()
     return ""
 
 

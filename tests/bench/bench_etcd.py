@@ -38,7 +38,6 @@ PURE = {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"}
 _TIMEOUT = 900.0
 _PKI = "/etc/flotilla/pki"
 _FILES = {"ca_cert": "etcd-client-ca.crt", "client_cert": "etcd-client.crt", "client_key": "etcd-client.key"}
-_ETCDCTL = ". /etc/profile.d/flotilla-etcdctl.sh; export ETCDCTL_API=3; etcdctl "
 
 #: Starts a member as an operator would by hand: sh -s NAME ADDRESS CLUSTER. The other members are stopped.
 _BY_HAND = r"""
@@ -73,6 +72,7 @@ class Keys:
             path.touch(0o600)
             path.write_text(lab.on(self.host, f"cat {_PKI}/{name}"))
             self.files[option] = str(path)
+        self.login = {"username": "root", "password": lab.etcd_password()}
         self.round = 0
         self.python = Path(sys.executable)
         self.loops = "community.general.etcd3"
@@ -115,11 +115,13 @@ class Keys:
         else:
             access = {"host": self.address, "port": 2379, "ca_cert": self.files["ca_cert"]}
             access |= {name: self.files[name] for name in ("client_cert", "client_key")}
+            access |= {"user": self.login["username"], "password": self.login["password"]}
             task = {self.loops: {**access, "key": key, "value": "{{ stamp }}", "state": "present"}}
         return self._play("loop", count, {**task, **loop}, str(self.python))
 
     def _ours(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        return {"flotilla.cluster.etcd_kv": {"endpoints": [f"https://{self.address}:2379"], **self.files, **arguments}}
+        access = {"endpoints": [f"https://{self.address}:2379"], **self.files, **self.login}
+        return {"flotilla.cluster.etcd_kv": {**access, **arguments}}
 
     def _play(self, kind: str, count: int, task: dict[str, Any], python: str) -> dict[str, Any]:
         self.round += 1
@@ -134,7 +136,7 @@ class Keys:
             [str(program), "-i", "localhost,", str(path)], self.logs / f"{label}.log", _TIMEOUT, settings
         )
         shown = self.lab.on(
-            self.host, _ETCDCTL + f"get --prefix --print-value-only /bench/{kind}/ | grep -cx '{stamp}'"
+            self.host, self.lab.etcdctl() + f"get --prefix --print-value-only /bench/{kind}/ | grep -cx '{stamp}'"
         )
         if int(shown) != count:
             raise BenchError(f"{label} put {shown.strip()} keys, and it should put {count}")
@@ -170,7 +172,7 @@ def switch(lab: Lab, side: str) -> None:
             lab.on(name, _STOP)
         for name in lab.names:
             lab.on(name, f"sh -s {name} {lab.address(name)} {cluster}", _BY_HAND)
-    wait = f"for i in $(seq 60); do {_ETCDCTL}endpoint health >/dev/null 2>&1 && exit 0; sleep 0.5; done; exit 1"
+    wait = f"for i in $(seq 60); do {lab.etcdctl()}endpoint health >/dev/null 2>&1 && exit 0; sleep 0.5; done; exit 1"
     lab.on(lab.names[0], wait)
 
 
@@ -182,7 +184,7 @@ def measure_writes(lab: Lab, loads: list[str], tries: int, logs: Path, progress:
             sides = ["role", "hand"] if number % 2 == 0 else ["hand", "role"]
             for side in sides:
                 switch(lab, side)
-                command = [*lab.ssh(lab.names[0]), _ETCDCTL + f"check perf --load={load} 2>&1 || :"]
+                command = [*lab.ssh(lab.names[0]), lab.etcdctl() + f"check perf --load={load} 2>&1 || :"]
                 done = lab.measured(command, logs / f"etcd-perf-{load}-{side}-{number + 1}.log", 240)
                 seen = figures.check_perf(done.output)
                 spent = {"cpu": done.spent.hosts, "others": done.spent.others, "load_average": done.spent.load}

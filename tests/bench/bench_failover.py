@@ -68,7 +68,6 @@ _TIMES = {
     "back": "machine back in fleet, from its ssh on",
 }
 
-_ETCDCTL = "set -a; . /etc/flotilla/etcdctl.env; ETCDCTL_API=3; set +a; etcdctl"
 _SERVICES = ("fleet.service", "etcd.service")
 _REST = r"""
 for service in "$@"; do
@@ -143,17 +142,19 @@ class Fleet:
         """Whether all machines are in fleet and all members of etcd are healthy."""
         if {machine["id"] for machine in self.api.machines()} != set(self.names):
             return False
-        healthy = self.lab.on(self.lab.names[0], f"{_ETCDCTL} endpoint health 2>&1 | grep -c 'is healthy' || :")
+        healthy = self.lab.on(
+            self.lab.names[0], f"{self.lab.etcdctl()}endpoint health 2>&1 | grep -c 'is healthy' || :"
+        )
         return int(healthy) == len(self.names)
 
     def engine_leader(self) -> str:
         """The host whose engine leads."""
-        text = self.lab.on(self.lab.names[0], f"{_ETCDCTL} get --print-value-only /_coreos.com/fleet/leader")
+        text = self.lab.on(self.lab.names[0], f"{self.lab.etcdctl()}get --print-value-only /_coreos.com/fleet/leader")
         return self.names[json.loads(text)["id"]]
 
     def etcd_leader(self) -> str:
         """The host whose member of etcd leads."""
-        text = self.lab.on(self.lab.names[0], f"{_ETCDCTL} endpoint status --write-out json")
+        text = self.lab.on(self.lab.names[0], f"{self.lab.etcdctl()}endpoint status --write-out json")
         address = figures.etcd_leader(json.loads(text))
         return next(name for name in self.lab.names if self.lab.address(name) == address)
 

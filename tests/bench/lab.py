@@ -134,6 +134,15 @@ class Lab:
         with ThreadPoolExecutor(max_workers=16) as pool:
             return dict(zip(self.names, pool.map(lambda host: self.on(host, command, text), self.names), strict=True))
 
+    def etcd_password(self) -> str:
+        """The password of etcd's user root, which the play has kept."""
+        return (self.folder / ".pki/flotilla/etcd-users/root").read_text().strip()
+
+    def etcdctl(self) -> str:
+        """The beginning of a command on a host that is one of etcdctl, as root of the play's cluster."""
+        user = f"ETCDCTL_USER=root:{self.etcd_password()}"
+        return f". /etc/profile.d/flotilla-etcdctl.sh; export ETCDCTL_API=3 {user}; etcdctl "
+
     def kill(self, host: str) -> None:
         """End a host as a power failure does."""
         clusters.kill_host(self.cluster.name, host, self.progress)

@@ -106,7 +106,8 @@ class Lab:
     def written(self, what: str) -> Iterator[None]:
         """Somebody writes all the while; nothing that was taken may be lost, and no pause be long."""
         ca, cert, key = self.files()
-        writer = Writer([f"https://{address}:2379" for address in self.addresses], (cert, key), ca)
+        urls = [f"https://{address}:2379" for address in self.addresses]
+        writer = Writer(urls, (cert, key), ca, password=self.root_password())
         writer.start()
         begun = time.monotonic()
         try:
@@ -124,8 +125,15 @@ class Lab:
         assert lost == []
         assert writer.pause < float(os.environ.get("ETCD_PAUSE", PAUSE))
 
+    def root_password(self) -> str:
+        """The password of etcd's user root, "" where no play has made users."""
+        path = self.folder / "pki/etcd-users/root"
+        return path.read_text().strip() if path.exists() else ""
+
     def etcdctl(self, command: str) -> str:
-        return self.on(self.hosts[0], f". /etc/profile.d/flotilla-etcdctl.sh; etcdctl {command}")
+        password = self.root_password()
+        user = f"--user root:{password} " if password else ""
+        return self.on(self.hosts[0], f". /etc/profile.d/flotilla-etcdctl.sh; etcdctl {user}{command}")
 
     def versions(self) -> list[str]:
         status = json.loads(self.etcdctl("endpoint status --cluster -w json"))

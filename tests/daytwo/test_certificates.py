@@ -108,6 +108,18 @@ def test_a_rotation_up_to_a_time_is_done_once(lab: Certificates) -> None:
     assert unchanged(lab.play("rotate_certs.yml", rotate_certs_before=before))
 
 
+def test_certificates_that_end_soon_are_told(lab: Certificates) -> None:
+    lab.play("rotate_certs.yml", pki_days=10, pki_renew_days=1)
+    said = words(lab.play("etcd_check.yml", fails=True))
+    for host in HOSTS:
+        for name in ("etcd-peer", "etcd-server", "etcd-client"):
+            assert f"{host}: the certificate /etc/flotilla/pki/{name}.crt ends on" in said
+    assert "the limit is 21: renew it" in said
+    # role pki renews what has fewer than 30 days left
+    assert not unchanged(lab.play("site.yml"))
+    lab.play("etcd_check.yml")
+
+
 def test_a_rotation_needs_all_hosts_and_a_healthy_cluster(lab: Certificates) -> None:
     serials = lab.serials(2379)
     said = lab.play("rotate_certs.yml", fails=True, more=("--limit", HOSTS[0]))

@@ -183,7 +183,7 @@ class Host:
     def etcdctl(self, arguments: str, timeout: float = 30.0, check: bool = True, local: bool = False) -> str:
         """etcdctl on the host; ``local``: only its own member is asked."""
         where = "ETCDCTL_ENDPOINTS=https://127.0.0.1:2379 " if local else ""
-        return self.run(f"{_ETCDCTL} {where}etcdctl {arguments}", timeout, check)
+        return self.run(f"{_ETCDCTL} ETCDCTL_USER=root:{root_password()} {where}etcdctl {arguments}", timeout, check)
 
     def main_pid(self, service: str) -> int:
         """The process id, here, of a service's main process; 0 when it has none."""
@@ -380,11 +380,12 @@ class Lab:
     # -- etcd
 
     def client(self, *hosts: Host) -> Etcd:
-        """A client of etcd with the certificate of the first host."""
+        """A client of etcd, its user root with the certificate of the first host."""
         pki = self.hosts[0].disk / "etc/flotilla/pki"
         context = ssl.create_default_context(cafile=str(pki / "etcd-client-ca.crt"))
         context.load_cert_chain(pki / "etcd-client.crt", pki / "etcd-client.key")
-        return Etcd([f"https://{host.address}:2379" for host in hosts or self.hosts], context, timeout=3.0)
+        urls = [f"https://{host.address}:2379" for host in hosts or self.hosts]
+        return Etcd(urls, context, timeout=3.0, username="root", password=root_password())
 
     def etcd(self, do: Callable[[Etcd], Any], *hosts: Host) -> Any:
         """Run one coroutine with a client of etcd; returns what it returns."""
@@ -722,6 +723,11 @@ VARIABLES = {
 def inventory() -> Path:
     """Where the inventory of the hosts is."""
     return Path("/run") / f"flotilla-{CLUSTER}" / "hosts.yml"
+
+
+def root_password() -> str:
+    """The password of etcd's user root, which the play has kept."""
+    return (inventory().parent / ".pki/flotilla/etcd-users/root").read_text().strip()
 
 
 def make() -> Lab:

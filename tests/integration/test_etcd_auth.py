@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 import typing as t
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.flotilla.cluster.plugins.filter.fleet_etcd_roles import fleet_etcd_roles
+from ansible_collections.flotilla.cluster.plugins.module_utils import _host_access as host_access
+from ansible_collections.flotilla.cluster.plugins.module_utils._http import ClusterError
 from ansible_collections.flotilla.cluster.tests.unit.plugins.conftest import run_module as run_module
 from support.etcd import EtcdProcess, etcd_or_skip
 from support.secure_etcd import SecureCluster, secure_cluster_or_skip
@@ -150,6 +153,33 @@ def test_users_of_machines_that_left_are_removed(etcd: EtcdProcess, run_module: 
     run_module("etcd_kv", endpoints=[etcd.url], **root, keys=[presence], state="absent")
     wrong = run_module("fleet_etcd_users", **access, machines=["core-01"])
     assert "'core-01', which is no machine id" in wrong["msg"]
+
+
+def test_a_service_makes_the_same_users_without_any_library(secure: SecureCluster, run_module: Run) -> None:
+    """What host_service does in site.yml, on a host that has nothing but Python, is what the module does."""
+    nameless = secure.authority.issue("plain", "clientAuth", subject="/")
+    access = {"ca_cert": str(secure.authority.cert)}
+    access |= {"client_cert": str(nameless.cert), "client_key": str(nameless.key)}
+    both = {"endpoints": ["https://127.0.0.1:1", *secure.urls], **access}
+    option = host_access.checked({**both, **wanted(), "machines": IDS, "prefix": PREFIX})
+    host_access.make(option, time.monotonic() + 20, False)
+    assert run_module("etcd_auth", **both, **wanted())["changed"] is False
+    fewer = host_access.checked({**both, **wanted(IDS[:2]), "machines": IDS[:2], "prefix": PREFIX})
+    foreseen = host_access.make(fewer, time.monotonic() + 20, True)
+    done = host_access.make(fewer, time.monotonic() + 20, False)
+    assert foreseen == done
+    assert done.removed == [IDS[2]]
+    assert host_access.make(fewer, time.monotonic() + 20, False).changes == []
+    off = host_access.checked({**both, "username": "root", "password": secret("root"), "enabled": False})
+    assert host_access.make(off, time.monotonic() + 20, False).changes == ["authentication is switched off"]
+    assert host_access.make(off, time.monotonic() + 20, False).changes == []
+    assert host_access.make(fewer, time.monotonic() + 20, False).changes == ["authentication is switched on"]
+    wrong = host_access.checked({**both, **wanted(), "password": "wrong"})
+    with pytest.raises(ClusterError, match="authentication failed"):
+        host_access.make(wrong, time.monotonic() + 20, False)
+    nobody = host_access.checked({**both, **wanted(), "endpoints": ["https://127.0.0.1:1"]})
+    with pytest.raises(ClusterError, match="connection refused"):
+        host_access.make(nobody, time.monotonic() + 0.5, False)
 
 
 def test_root_is_needed(run_module: Run) -> None:

@@ -55,26 +55,38 @@ def fetch(machine: Machine, names: list[str], folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def ask(address: str, port: int, path: str, files: Files, body: object = None) -> Any:
+def ask(address: str, port: int, path: str, files: Files, body: object = None, token: str = "") -> Any:
     """Sends one request over TLS and returns the JSON answer; the server's certificate is checked.
 
     :arg body: what to post as JSON, None for GET.
+    :arg token: what etcd gave the user for its password, "" for nobody.
 
     Raises OSError, of which ssl.SSLError is one, when the server ends the connection, and AssertionError for a status
     other than 200.
     """
+    status, text = try_to_ask(address, port, path, files, body, token)
+    assert status == 200, text
+    return json.loads(text)
+
+
+def try_to_ask(address: str, port: int, path: str, files: Files, body: object, token: str) -> tuple[int, str]:
+    """The same for whatever answer: its status and its text."""
     context = ssl.create_default_context(cafile=str(files.authority))
     if files.certificate:
         context.load_cert_chain(files.certificate, files.key)
     connection = http.client.HTTPSConnection(address, port, timeout=SECONDS, context=context)
+    headers = {"Authorization": token} if token else {}
     try:
         if body is None:
-            connection.request("GET", path)
+            connection.request("GET", path, headers=headers)
         else:
-            connection.request("POST", path, json.dumps(body))
+            connection.request("POST", path, json.dumps(body), headers)
         answer = connection.getresponse()
-        text = answer.read().decode()
-        assert answer.status == 200, text
-        return json.loads(text)
+        return answer.status, answer.read().decode()
     finally:
         connection.close()
+
+
+def log_in(address: str, port: int, files: Files, name: str, password: str) -> str:
+    """The token that etcd gives a user."""
+    return str(ask(address, port, "/v3/auth/authenticate", files, {"name": name, "password": password})["token"])

@@ -88,6 +88,7 @@ class EtcdProcess:
         command = [
             str(self.program),
             *("--name", "m", "--data-dir", str(self.directory / "data"), "--logger", "zap", "--log-level", "warn"),
+            *("--bcrypt-cost", "4"),
             *("--listen-client-urls", self.url, "--advertise-client-urls", self.url),
             *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"m={peer}"),
             *self.flags,

@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A client that writes to etcd all the time, and knows afterwards what was acknowledged and how long nothing was.
 
+With a password it is etcd's user root, and logs in again when a member has forgotten it.
+
 python tests/support/etcd_writer.py SECONDS CA CERT KEY ENDPOINT...
 """
 
@@ -36,6 +38,7 @@ class Writer:
     certificate: tuple[str, str]
     authority: str
     rate: float = 50.0
+    password: str = field(default="", repr=False)
     acknowledged: list[int] = field(default_factory=list)
     pause: float = 0.0
     failures: int = 0
@@ -56,6 +59,14 @@ class Writer:
         self._thread.join(30)
 
     def _post(self, endpoint: str, path: str, body: object, timeout: float) -> requests.Response:
+        answer = self._session.post(f"{endpoint}/v3{path}", json=body, timeout=timeout)
+        if answer.status_code not in (400, 401) or not self.password:
+            return answer
+        # no token yet, or one that this member does not know; etcd has done nothing
+        login = {"name": "root", "password": self.password}
+        token = self._session.post(f"{endpoint}/v3/auth/authenticate", json=login, timeout=timeout)
+        if token.status_code == 200:
+            self._session.headers["Authorization"] = token.json()["token"]
         return self._session.post(f"{endpoint}/v3{path}", json=body, timeout=timeout)
 
     def _run(self) -> None:

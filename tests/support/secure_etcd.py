@@ -149,6 +149,7 @@ class SecureCluster:
         command = [
             str(program),
             *("--name", name, "--data-dir", str(directory / "data"), "--logger", "zap", "--log-level", "warn"),
+            *("--bcrypt-cost", "4"),
             *("--listen-client-urls", url, "--advertise-client-urls", url),
             *("--listen-peer-urls", peers[name], "--initial-advertise-peer-urls", peers[name]),
             *("--initial-cluster", ",".join(f"{peer}={peers[peer]}" for peer in peers)),

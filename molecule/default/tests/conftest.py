@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
+
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from support.cluster_access import Files, Machine, fetch, machines_of
+from support.cluster_access import Files, Machine, fetch, log_in, machines_of
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +34,48 @@ def client_files(members: list[Machine], tmp_path_factory: pytest.TempPathFactor
     """The client certificate of the first member, as fleetd and etcdctl use it there."""
     names = ["etcd-client-ca.crt", "etcd-client.crt", "etcd-client.key"]
     return Files(*fetch(members[0], names, tmp_path_factory.mktemp("client")))
+
+
+@pytest.fixture(scope="session")
+def passwords() -> dict[str, str]:
+    """The passwords of etcd's users that the controller keeps, by user."""
+    folder = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"], "pki/etcd-users")
+    return {path.name: path.read_text().strip() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="session")
+def root(members: list[Machine], client_files: Files, passwords: dict[str, str]) -> str:
+    """The token of etcd's user root."""
+    return log_in(members[0].address, 2379, client_files, "root", passwords["root"])
+
+
+@pytest.fixture(scope="session")
+def version(members: list[Machine]) -> str:
+    """The version of etcd, from a package or a release."""
+    return str(members[0].host.check_output("etcd --version | sed -n 's/^etcd Version: //p'")).strip()
+
+
+@pytest.fixture(scope="session")
+def replayed(passwords: dict[str, str]) -> str:
+    """What site.yml says on the finished cluster when it tells all that it can tell."""
+    scenario = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
+    command = [
+        "ansible-playbook",
+        "--check",
+        "--diff",
+        "-vvv",
+        f"--inventory={scenario / 'inventory'}",
+        "--limit=machines",
+    ]
+    done = subprocess.run(
+        [*command, str(scenario.parents[1] / "playbooks/site.yml")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    return " ".join((done.stdout + done.stderr).split())
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,8 @@ def test_no_private_key_is_anywhere_else(host: Host) -> None:
         ("/etc/flotilla/pki", "755 root root"),
         ("/etc/systemd/system/etcd.service", "644 root root"),
         ("/etc/flotilla/etcdctl.env", "644 root root"),
+        ("/etc/fleet/fleet.conf", "644 root root"),
+        ("/etc/fleet/etcd-credentials", "600 root root"),
     ],
 )
 def test_data_and_configuration_belong_to_those_who_use_them(host: Host, path: str, access: str) -> None:
@@ -73,6 +75,26 @@ def test_authorities_keys_are_encrypted_on_the_controller() -> None:
         assert key.stat().st_mode & 0o777 == 0o600
         with pytest.raises(TypeError, match="assword"):
             load_pem_private_key(key.read_bytes(), password=None)
+
+
+def test_passwords_are_for_those_who_need_them(host: Host, passwords: dict[str, str], replayed: str) -> None:
+    """A host has those of its own parts, in one file; root's is on the controller; nobody prints or logs any."""
+    machine = host.file("/etc/machine-id").content_string.strip()
+    own = {"fleet-engine", "fleet-api", f"fleet-machine-{machine}"}
+    assert len(passwords) == 6
+    kept = host.file("/etc/fleet/etcd-credentials").content_string
+    assert {name for name, password in passwords.items() if password in kept} == own
+    patterns = " ".join(f"-e {password}" for password in passwords.values())
+    found = host.check_output(f"grep -rlF {patterns} /etc /root /tmp /run/flotilla /var/tmp /var/log || true")
+    assert found.split() == ["/etc/fleet/etcd-credentials"]
+    for name, password in passwords.items():
+        assert password not in replayed, name
+
+
+def test_passwords_are_kept_for_their_owner_alone() -> None:
+    folder = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"], "pki/etcd-users")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
 
 
 def test_no_port_is_open_that_nobody_asked_for(host: Host) -> None:

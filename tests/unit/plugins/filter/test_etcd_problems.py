@@ -19,6 +19,7 @@ SETTINGS = {
     "release_sha256": "",
     "heartbeat_interval": 100,
     "election_timeout": 1000,
+    "bcrypt_cost": 4,
     "forks": 5,
 }
 RELEASE = {
@@ -78,6 +79,7 @@ def test_members(members, words):
         ({**RELEASE, "release_url": "http://mirror.example/etcd.tar.gz"}, "etcd_release_url is 'http://"),
         ({**RELEASE, "release_sha256": "abc"}, "etcd_release_sha256 is 'abc'"),
         ({"forks": 1}, "forks is 1: 2 of 3 members must start at the same time"),
+        ({"bcrypt_cost": 3}, "etcd_bcrypt_cost is 3: give 4 to 31"),
         ({"election_timeout": 400}, "etcd_election_timeout is 400: give at least five times"),
     ],
 )

@@ -671,3 +671,89 @@ def test_a_second_run_waits_for_the_first_and_gives_up_in_words(world: World, mo
     assert result["msg"].startswith("Another run has been working on web.service on this host for more than 0 s")
     assert world.systemd.calls == []
     assert world.run()["started"]
+
+
+# --- users of etcd ------------------------------------------------------------------------------------------------
+
+PASSWORD = "p" * 40
+ACCESS = {
+    "endpoints": ["http://127.0.0.1:1"],
+    "username": "root",
+    "password": PASSWORD,
+    "users": [{"name": "root", "password": PASSWORD}],
+}
+
+
+@pytest.fixture
+def access(monkeypatch: pytest.MonkeyPatch) -> t.Any:
+    """What `_host_access` does, played: it notes how it was called and returns, or raises, what it is told to."""
+    pytest.importorskip("requests")
+    from ansible_collections.flotilla.cluster.plugins.module_utils import _host_access
+    from ansible_collections.flotilla.cluster.plugins.module_utils._http import ClusterError
+
+    class Played:
+        answer: t.Any = _host_access.Done(["user root is new"], ["a" * 32], {"before": {}, "after": {}})
+        error = ClusterError
+
+        def __init__(self) -> None:
+            self.calls: list[bool] = []
+
+        def make(self, params: dict[str, t.Any], deadline: float, check_mode: bool) -> t.Any:
+            self.calls.append(check_mode)
+            if isinstance(self.answer, Exception):
+                raise self.answer
+            return self.answer
+
+    played = Played()
+    monkeypatch.setattr(_host_access, "make", played.make)
+    return played
+
+
+def test_users_are_made_once_the_unit_is_ready(world: World, access: t.Any) -> None:
+    result = world.run(etcd_auth=ACCESS, _ansible_diff=True)
+    assert result["etcd_auth"] == {"changes": ["user root is new"], "removed": ["a" * 32]}
+    assert result["diff"][-1] == {"before": {}, "after": {}}
+    access.answer = access.answer._replace(changes=[], removed=[])
+    again = world.run(etcd_auth=ACCESS, _ansible_diff=True)
+    assert (again["changed"], again["etcd_auth"]["changes"], "diff" in again) == (False, [], False)
+    access.answer = access.answer._replace(changes=["user root gets role root"])
+    assert world.run(etcd_auth=ACCESS)["changed"] is True
+    assert access.calls == [False, False, False]
+    assert PASSWORD not in str(result) + str(again)
+
+
+def test_check_mode_only_looks_and_takes_it_if_nobody_answers(world: World, access: t.Any) -> None:
+    result = world.run(etcd_auth=ACCESS, _ansible_check_mode=True)
+    assert result["etcd_auth"]["changes"] == ["user root is new"]
+    access.answer = access.error("nobody is there")
+    assert "etcd_auth" not in world.run(etcd_auth=ACCESS, _ansible_check_mode=True)
+    assert access.calls == [True, True]
+
+
+def test_users_that_cannot_be_made_fail_the_call(world: World, access: t.Any) -> None:
+    access.answer = access.error("etcd answered 'no'; ask again")
+    result = world.run(etcd_auth=ACCESS)
+    assert result["msg"] == f"{UNIT}: its users cannot be made: etcd answered 'no'; ask again."
+
+
+def test_users_wait_for_a_unit_that_is_not_waited_for(world: World, access: t.Any) -> None:
+    never = [{"type": "tcp", "port": 1}]
+    result = world.run(etcd_auth=ACCESS, ready=never, wait=False)
+    assert (result["ready"], "etcd_auth" in result, access.calls) == (False, False, [])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"nobody": 1}, "etcd_auth: "),
+        ({"users": []}, "etcd_auth: users has no root with the role root"),
+        ({"machines": ["core-01"]}, "etcd_auth: machines has 'core-01', which is no machine id"),
+    ],
+)
+def test_the_option_is_judged_before_anything_is_done(
+    world: World, access: t.Any, wrong: dict[str, t.Any], sentence: str
+) -> None:
+    result = world.run(etcd_auth={**ACCESS, **wrong})
+    assert result["msg"].startswith(sentence)
+    assert PASSWORD not in str(result)
+    assert (access.calls, world.systemd.calls) == ([], [])
