@@ -124,6 +124,29 @@ def parse_addresses(messages: bytes, names: t.Callable[[int], str]) -> dict[str,
     return found
 
 
+def parse_routes(ipv4: str, ipv6: str) -> list[dict[str, str]]:
+    """Networks that a host reaches in other ways than by its default route, from /proc/net/route and ipv6_route.
+
+    Each is a dictionary with the interface and the network as address/length; single addresses and what is local to a
+    link are left out.
+    """
+    found = []
+    for line in ipv4.splitlines()[1:]:
+        fields = line.split()
+        if len(fields) > 7 and int(fields[3], 16) & 1:  # RTF_UP
+            length = bin(int(fields[7], 16)).count("1")
+            if 0 < length < 32:
+                found.append({"interface": fields[0], "network": f"{_address(fields[1])}/{length}"})
+    for line in ipv6.splitlines():
+        fields = line.split()
+        if len(fields) > 9 and fields[9] != "lo":
+            length = int(fields[1], 16)
+            address = socket.inet_ntop(socket.AF_INET6, bytes.fromhex(fields[0]))
+            if 0 < length < 128 and not address.startswith(("fe80:", "ff")):
+                found.append({"interface": fields[9], "network": f"{address}/{length}"})
+    return [entry for number, entry in enumerate(found) if entry not in found[:number]]
+
+
 def parse_packages(text: str) -> dict[str, str]:
     """Installed packages from dpkg-query's "status name version" lines."""
     packages = {}
@@ -331,6 +354,31 @@ def read_ntp_synchronized() -> bool | None:
     return maxerror < 16_000_000
 
 
+def client_address(connection: str) -> str:
+    """The client in the text of SSH_CONNECTION, without the zone of a link-local address; "" for anything else."""
+    fields = connection.split()
+    address = fields[0].partition("%")[0] if len(fields) == 4 else ""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            raw = socket.inet_pton(family, address)
+        except OSError:
+            continue
+        mapped = family == socket.AF_INET6 and raw.startswith(b"\0" * 10 + b"\xff\xff")
+        return socket.inet_ntop(socket.AF_INET, raw[12:]) if mapped else address
+    return ""
+
+
+def read_client_address() -> str:
+    """Where the ssh connection comes from; sudo has taken that from the environment, but not from its parents'."""
+    environment, pid = os.environ.get("SSH_CONNECTION", ""), os.getppid()
+    while pid > 1 and not client_address(environment):
+        found = re.search(r"(?:^|\0)SSH_CONNECTION=([^\0]+)", _read(f"/proc/{pid}/environ"))
+        environment = found.group(1) if found else ""
+        parent = re.search(r"^PPid:\s+(\d+)", _read(f"/proc/{pid}/status"), re.MULTILINE)
+        pid = int(parent.group(1)) if parent else 0
+    return client_address(environment)
+
+
 def read_path(path: str) -> dict[str, str]:
     """What is at a path: its kind, one of absent, file, directory, other, the beginning of a file's text, and where a
     symbolic link points."""
@@ -377,6 +425,8 @@ def read_host(
         "addresses": sorted({address for addresses in interfaces.values() for address in addresses}),
         "default_address": read_default_address(),
         "interfaces": interfaces,
+        "networks": parse_routes(_read("/proc/net/route"), _read("/proc/net/ipv6_route")),
+        "client_address": read_client_address(),
         "users": parse_names(_read("/etc/passwd")),
         "groups": parse_names(_read("/etc/group")),
         "init": "systemd" if booted else _read("/proc/1/comm").strip() or "unknown",

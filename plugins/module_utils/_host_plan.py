@@ -272,6 +272,12 @@ def own_unit_file(unit: str, desired: Desired) -> FileSpec | None:
     return None
 
 
+def is_drop_in(path: str, unit: str) -> bool:
+    """Whether a path is that of a drop-in of the unit."""
+    folder, name = os.path.split(path)
+    return is_unit_path(path) and os.path.basename(folder) == f"{unit}.d" and name.endswith(".conf")
+
+
 def _changed_since(path: str, unit: UnitState, observed: Observed) -> bool:
     return observed.paths.get(path, PathState()).changed_at > unit.started_at - CLOCK_TICK
 
@@ -443,9 +449,9 @@ def _plan_enable(
 
 
 def _plan_sockets(
-    desired: Desired, observed: Observed, write: t.Sequence[FileSpec]
+    desired: Desired, observed: Observed, write: t.Sequence[FileSpec], remove: t.Sequence[str]
 ) -> tuple[list[str], list[str], list[str]]:
-    """Sockets to start, to restart (their own unit file changed), to stop."""
+    """Sockets to start, to restart (their own unit file or a drop-in changed), to stop."""
     start: list[str] = []
     restart: list[str] = []
     stop: list[str] = []
@@ -458,8 +464,16 @@ def _plan_sockets(
         if not unit.running:
             start.append(name)
             continue
-        own = own_unit_file(name, desired)
-        if own and (own in write or _changed_since(own.path, unit, observed)):
+        own = [spec for spec in desired.files if is_drop_in(spec.path, name)]
+        own += [spec for spec in [own_unit_file(name, desired)] if spec]
+        gone = [path for path in desired.absent if is_drop_in(path, name)]
+        # Of a drop-in that a killed run has removed nothing is left but its note that a restart is due.
+        noted = bool(gone and observed.stamp and observed.stamp.pending)
+        if (
+            noted
+            or any(path in remove for path in gone)
+            or any(spec in write or _changed_since(spec.path, unit, observed) for spec in own)
+        ):
             restart.append(name)
     return start, restart, stop
 
@@ -490,7 +504,7 @@ def make_plan(desired: Desired, observed: Observed) -> Plan:
     steps, found = _plan_enable(desired, observed, write)
     problems += found
     remove = [path for path in desired.absent if observed.paths.get(path, PathState()).kind != "absent"]
-    start_sockets, restart_sockets, stop_sockets = _plan_sockets(desired, observed, write)
+    start_sockets, restart_sockets, stop_sockets = _plan_sockets(desired, observed, write, remove)
 
     unit = observed.units.get(desired.name, UnitState())
     touched = [f.path for f in write] + remove

@@ -368,11 +368,15 @@ def link_atomically(path: str, target: str) -> None:
     _sync_directory(os.path.dirname(path))
 
 
-def check_content(spec: FileSpec, temporary: str) -> None:
-    """Run the validator of a file on its staged content. Raises HostError; says nothing of a sensitive content."""
+def check_content(spec: FileSpec, temporary: str, programs: t.Mapping[str, str] | None = None) -> None:
+    """Run the validator of a file on its staged content. Raises HostError; says nothing of a sensitive content.
+
+    `programs` gives the staged content of files by their paths: a validator that is itself about to be written.
+    """
     if not spec.validate:
         return
-    argv = [word.replace("%s", temporary) for word in shlex.split(spec.validate)]
+    program, *words = shlex.split(spec.validate)
+    argv = [(programs or {}).get(program, program), *(word.replace("%s", temporary) for word in words)]
     result = run(argv)
     if result.rc == 0:
         return
@@ -392,7 +396,9 @@ def stage_files(specs: t.Sequence[FileSpec]) -> list[tuple[str, FileSpec]]:
         for spec in specs:
             os.makedirs(os.path.dirname(spec.path), mode=0o755, exist_ok=True)
             staged.append((stage(spec.path, spec.content, spec.mode, owner_ids(spec.owner, spec.group)), spec))
-            check_content(spec, staged[-1][0])
+        programs = {spec.path: temporary for temporary, spec in staged}
+        for temporary, spec in staged:
+            check_content(spec, temporary, programs)
     except (HostError, OSError):
         unstage(staged)
         raise

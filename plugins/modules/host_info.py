@@ -110,6 +110,21 @@ host:
     interfaces:
       description: Names of interfaces and their addresses.
       type: dict
+    networks:
+      description: Networks that the host reaches in other ways than by its default route.
+      type: list
+      elements: dict
+      sample: [{interface: eth0, network: 192.0.2.0/24}]
+      contains:
+        interface:
+          description: Name of the interface.
+          type: str
+        network:
+          description: The network, as its address and the length of its prefix.
+          type: str
+    client_address:
+      description: Where the ssh connection comes from that runs this module; empty for other connections.
+      type: str
     listening:
       description: Ports that somebody listens on, sorted by protocol and port.
       returned: when O(ports=true)

@@ -136,6 +136,7 @@ options:
           - Command that has to succeed on the new content before any file is switched. V(%s) stands for the path of
             the new content.
           - It is run without a shell. In check mode it is run when its program is there.
+          - A program that is itself one of O(files) is run with its new content.
         type: str
       sensitive:
         description: Never show the content, neither in differences nor in the invocation or in messages.
@@ -220,7 +221,8 @@ options:
   sockets: &sockets
     description:
       - Units that are enabled and started before the unit, for example V(fleet.socket). They are stopped with it, too.
-      - A socket whose own unit file is in O(files) is restarted with the unit when that file changes.
+      - A socket whose own unit file or a drop-in of it is in O(files) is restarted with the unit when that file
+        changes, and so is one whose drop-in is in O(absent) when that is removed.
     type: list
     elements: str
     default: []

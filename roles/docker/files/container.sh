@@ -13,7 +13,8 @@ shift 2
 
 say() { echo "container $name: $*" >&2; }
 
-run() { docker run --detach --name "$name" "$@"; }
+# systemd hears of the container from this process; podman would speak for it
+run() { (unset NOTIFY_SOCKET && exec docker run --detach --name "$name" "$@"); }
 
 # A container of this name is one that a crash of the machine has left; to look for it each time costs more than this.
 if ! problem=$(run "$@" 2>&1 >/dev/null); then

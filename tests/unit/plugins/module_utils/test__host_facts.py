@@ -187,3 +187,41 @@ def test_what_is_at_a_path(tmp_path: Path) -> None:
         "nothing": {"kind": "absent", "text": "", "target": ""},
         "link": {"kind": "other", "text": "", "target": "nowhere"},
     }
+
+
+ROUTES = """Iface	Destination	Gateway 	Flags	RefCnt	Use	Metric	Mask		MTU	Window	IRTT
+host0	00000000	018C4F0A	0003	0	0	0	00000000	0	0	0
+host0	008C4F0A	00000000	0001	0	0	0	00FFFFFF	0	0	0
+tun0	0000000A	010C4F0A	0003	0	0	0	000000FF	0	0	0
+down0	0000010A	010C4F0A	0002	0	0	0	0000FFFF	0	0	0
+tun0	0500000A	010C4F0A	0007	0	0	0	FFFFFFFF	0	0	0
+"""
+ROUTES_IPV6 = """fe800000000000000000000000000000 40 0 00 0 00000000000000000000000000000000 00000100 1 00000001  host0
+20010db8000000000000000000000000 20 0 00 0 00000000000000000000000000000000 00000100 1 00000001  host0
+20010db8000000000000000000000001 80 0 00 0 00000000000000000000000000000000 00000100 1 00000001  host0
+ff000000000000000000000000000000 08 0 00 0 00000000000000000000000000000000 00000100 1 00000001  host0
+"""
+
+
+def test_networks_by_the_routing_tables() -> None:
+    assert facts.parse_routes(ROUTES, "") == [
+        {"interface": "host0", "network": "10.79.140.0/24"},
+        {"interface": "tun0", "network": "10.0.0.0/8"},
+    ]
+    assert facts.parse_routes("", ROUTES_IPV6) == [{"interface": "host0", "network": "2001:db8::/32"}]
+    assert facts.parse_routes("", "") == []
+
+
+@pytest.mark.parametrize(
+    ("connection", "address"),
+    [
+        ("192.0.2.7 50022 192.0.2.11 22", "192.0.2.7"),
+        ("2001:db8::7 50022 2001:db8::11 22", "2001:db8::7"),
+        ("fe80::7%eth0 50022 fe80::11%eth0 22", "fe80::7"),
+        ("::ffff:192.0.2.7 50022 ::ffff:192.0.2.11 22", "192.0.2.7"),
+        ("", ""),
+        ("accept 1 2 3", ""),
+    ],
+)
+def test_where_a_connection_comes_from(connection: str, address: str) -> None:
+    assert facts.client_address(connection) == address

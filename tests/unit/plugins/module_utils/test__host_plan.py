@@ -548,3 +548,32 @@ def test_a_socket_is_started_before_a_unit_that_is_down() -> None:
     plan = plans.make_plan(WITH_SOCKET, observed)
     assert plan.start_sockets == ("web.socket",)
     assert plan.action == "start"
+
+
+DROP_IN = FileSpec("/etc/systemd/system/web.socket.d/more.conf", b"[Socket]\nListenStream=81\n")
+
+
+def test_a_socket_whose_drop_in_comes_or_changes_is_restarted_with_the_unit() -> None:
+    desired = describe(files=(UNIT_FILE, DROP_IN), sockets=("web.socket",))
+    absent = with_path(as_described(desired), DROP_IN.path, PathState())
+    changed = with_path(as_described(desired), DROP_IN.path, on_disk(DROP_IN, changed_at=AFTER))
+    for observed in (absent, changed):
+        plan = plans.make_plan(desired, observed)
+        assert (plan.restart_sockets, plan.action) == (("web.socket",), "restart")
+    assert not plans.make_plan(desired, as_described(desired)).changed
+
+
+def test_a_socket_whose_drop_in_goes_is_restarted_even_by_the_run_after_a_killed_one() -> None:
+    desired = describe(sockets=("web.socket",), absent=(DROP_IN.path,))
+    plan = plans.make_plan(desired, with_path(as_described(desired), DROP_IN.path, on_disk(DROP_IN)))
+    assert (plan.remove, plan.restart_sockets, plan.action) == ((DROP_IN.path,), ("web.socket",), "restart")
+    killed = as_described(desired, stamp=Stamp("", "inv-1", pending=True))
+    plan = plans.make_plan(desired, killed)
+    assert (plan.remove, plan.restart_sockets, plan.action) == ((), ("web.socket",), "restart")
+    assert not plans.make_plan(desired, as_described(desired)).changed
+
+
+def test_drop_ins_of_other_units_are_none_of_a_sockets() -> None:
+    folder = "/etc/systemd/system"
+    for path in (f"{folder}/web.service.d/a.conf", "/etc/web.socket.d/a.conf", f"{folder}/web.socket.d/a"):
+        assert not plans.is_drop_in(path, "web.socket")
