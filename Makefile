@@ -98,6 +98,10 @@ test-firstboot: venv base ## three hosts that get user-data and nothing else bec
 test-services: venv base ## every example of a service deployed, updated, hurt and removed, on three hosts: about five minutes
 	$(BIN)/molecule test --scenario-name services
 
+.PHONY: test-docker
+test-docker: venv base ## role docker with all it can, the firewall, images, a registry, podman, on four local hosts: some minutes
+	$(BIN)/molecule test --scenario-name docker
+
 .PHONY: test-etcd
 test-etcd: venv base ## discovery, certificates, upgrades and losses of etcd on local hosts: about twenty minutes
 	$(BIN)/pytest tests/daytwo
