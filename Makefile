@@ -91,6 +91,10 @@ test-vagrant: venv apt-lists ## vagrant up with LXC and a box made here, three m
 test-cloud: venv apt-lists base ## documents applied to running hosts and judged by Ignition and cloud-init, about four minutes
 	$(BIN)/pytest tests/cloud
 
+.PHONY: test-netboot
+test-netboot: venv apt-lists ## a bare virtual machine installs itself from the network and joins: about ten minutes
+	$(BIN)/pytest -rP tests/netboot
+
 test-firstboot: venv base ## three hosts that get user-data and nothing else become a cluster, about two minutes
 	$(BIN)/molecule test --scenario-name firstboot
 

@@ -21,7 +21,7 @@ from .plan import HostsError, recipe_hash
 from .system import Progress, locked, remove_tree, run, run_logged, tail, write_file
 
 BASE = Path("/var/cache/flotilla/base")
-CHOICES = ("cached", "installed", "cloud", "vagrant")
+CHOICES = ("cached", "installed", "cloud", "vagrant", "netboot")
 
 _UNUSED_DAYS = 14
 _LOCK_TIMEOUT = 1800.0
@@ -110,6 +110,25 @@ rm -rf /var/cache/apt/archives/*.deb /var/cache/apt/*.bin
 """
 )
 
+# A machine with a disk of its own, and the initramfs that writes that disk: one kernel and one initramfs for both.
+_NETBOOT_SCRIPT = (
+    _APT
+    + r"""
+if [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -60)" ]; then apt update; fi
+mkdir -p /etc/initramfs-tools/conf.d
+# What an installer may meet, and what bonds and VLANs are made of.
+printf '%s\n' bonding 8021q > /etc/initramfs-tools/modules
+printf 'MODULES=most\nCOMPRESS=gzip\n' > /etc/initramfs-tools/conf.d/local
+apt install PACKAGES
+printf 'LABEL=flotilla / ext4 errors=remount-ro 0 1\n' > /etc/fstab
+# Without a search for documents, which takes longer on a slow machine than systemd waits for it.
+echo 'policy: enabled' > /etc/cloud/ds-identify.cfg
+# It goes through the network as a whole.
+rm -rf /var/cache/apt/archives/*.deb /var/cache/apt/*.bin /var/lib/apt/lists/* /usr/share/doc/* /usr/share/man/* \
+    /usr/share/locale/*
+"""
+)
+
 
 @dataclass(frozen=True)
 class Image:
@@ -178,6 +197,10 @@ def recipes(origin: Origin) -> dict[str, Image]:
     }
     images: dict[str, Image] = {}
     below: tuple[str, ...] = ()
+    last = {
+        "vagrant": {"packages": packages.VAGRANT, "script": _VAGRANT_SCRIPT.replace("KEY", packages.VAGRANT_KEY)},
+        "netboot": {"packages": packages.NETBOOT, "script": _NETBOOT_SCRIPT},
+    }
     for parts in (
         system,
         {"kind": "cached", "packages": packages.ROLES, "script": _CACHED_SCRIPT},
@@ -188,15 +211,13 @@ def recipes(origin: Origin) -> dict[str, Image]:
             "script": _INSTALLED_SCRIPT,
         },
         {"kind": "cloud", "packages": packages.CLOUD, "script": _CLOUD_SCRIPT},
-        {
-            "kind": "vagrant",
-            "packages": packages.VAGRANT,
-            "script": _VAGRANT_SCRIPT.replace("KEY", packages.VAGRANT_KEY),
-        },
     ):
         key = recipe_hash({"below": below, **parts})
         images[str(parts["kind"])] = Image(str(parts["kind"]), key, below, parts)
         below = (*below, key)
+    for kind, rest in last.items():
+        parts = {"kind": kind, **rest}
+        images[kind] = Image(kind, recipe_hash({"below": below, **parts}), below, parts)
     return images
 
 

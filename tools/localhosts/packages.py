@@ -58,6 +58,21 @@ CLOUD = ("cloud-init",)
 #: What Vagrant's box has beside that.
 VAGRANT = ("sudo",)
 
+#: What a machine needs that boots by itself: a kernel, what finds its disk, and what makes its partition larger.
+NETBOOT = (
+    "busybox-static",
+    "cloud-guest-utils",
+    "e2fsprogs",
+    "fdisk",
+    "initramfs-tools",
+    "kmod",
+    "linux-image-cloud-amd64",
+    "udev",
+)
+
+#: What boots it: run on the machine that makes the image, whose disk is a file there.
+BOOT_LOADER = ("e2fsprogs", "grub-common", "grub-pc-bin")
+
 #: The public key that every box of Vagrant begins with, its comment included. Everybody has its private half; Vagrant
 #: replaces it at the first boot (``config.ssh.insert_key``), which it finds by this very line.
 VAGRANT_KEY = (
