@@ -117,7 +117,8 @@ def write_inventory(folder: Path, machines: tuple[Machine, ...], subnet: str, ga
     for name, file in (("kernel", "vmlinuz"), ("initrd", "initrd.img"), ("image", "disk.img.gz")):
         server |= {f"netboot_{name}_url": str(FILES / file), f"netboot_{name}_sha256": sums[file]}
     whole = {
-        "machines": {"hosts": dict.fromkeys(bare)},
+        # with users in etcd, a machine is listed only once a play has made the machine's own
+        "machines": {"hosts": dict.fromkeys(bare), "vars": {"fleet_etcd_auth": False}},
         "bare": {"hosts": bare, "vars": variables},
         "netboot": {"hosts": {SERVER: None}, "vars": server},
     }

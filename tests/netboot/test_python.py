@@ -98,5 +98,5 @@ def test_modules_run_where_there_was_no_python(folder: Path) -> None:
     again = play(folder, *given)
     assert changed(again) == 0
     assert "ran on /opt/flotilla/python/current/bin/python3" in again
-    touched = hosts_py("ssh", "--cluster", CLUSTER, HOST, "find /usr -newer /opt/flotilla/python/current/.sha256 -type f")
-    assert touched == ""
+    script = "find /usr -newer /opt/flotilla/python/current/.sha256 -type f"
+    assert hosts_py("ssh", "--cluster", CLUSTER, HOST, script) == ""
