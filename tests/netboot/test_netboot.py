@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = Path("/var/cache/flotilla/netboot")
 CLUSTER, SERVER = "nb", "nb-01"
 PACKAGES = ("ipxe-qemu", "qemu-system-x86")
-PATIENCE = 900.0
+PATIENCE = 1800.0  # a machine that is emulated beside other work takes many times as long
 DISK_SIZE = 4 << 30
 
 
