@@ -39,7 +39,8 @@ class Named(Lab):
             records += [f"--srv-host=_etcd-server-ssl._tcp.{DOMAIN},{host}.{DOMAIN},2380" for host in self.hosts]
         self.on(
             self.hosts[0],
-            "systemctl stop names 2>/dev/null; systemd-run --quiet --unit=names dnsmasq --keep-in-foreground --no-resolv"
+            "systemctl stop names 2>/dev/null;"
+            " systemd-run --quiet --unit=names dnsmasq --keep-in-foreground --no-resolv"
             f" --no-hosts --bind-interfaces --listen-address={self.addresses[0]} --local=/test/ {' '.join(records)}",
         )
 
