@@ -30,7 +30,7 @@ class CallbackModule(CallbackBase):
         super().__init__()
         self._left = int(os.environ["KILLED_AT"])
 
-    def v2_playbook_on_task_start(self, *_arguments: Any) -> None:
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         """Ends all when it is the one."""
         self._left -= 1
         if self._left == 0:
