@@ -168,7 +168,12 @@ def run(words: list[str]) -> str:
     """Run a command; why it failed, or ""."""
     try:
         done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=COMMAND_TIMEOUT
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=COMMAND_TIMEOUT,
+            check=False,
         )
     except OSError as exc:
         return f"{words[0]}: {exc.strerror}"

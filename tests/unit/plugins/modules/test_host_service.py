@@ -693,15 +693,15 @@ def access(monkeypatch: pytest.MonkeyPatch) -> t.Any:
 
     class Played:
         answer: t.Any = _host_access.Done(["user root is new"], ["a" * 32], {"before": {}, "after": {}})
-        error = ClusterError
+        problem = ""
 
         def __init__(self) -> None:
             self.calls: list[bool] = []
 
         def make(self, params: dict[str, t.Any], deadline: float, check_mode: bool) -> t.Any:
             self.calls.append(check_mode)
-            if isinstance(self.answer, Exception):
-                raise self.answer
+            if self.problem:
+                raise ClusterError(self.problem)
             return self.answer
 
     played = Played()
@@ -725,13 +725,13 @@ def test_users_are_made_once_the_unit_is_ready(world: World, access: t.Any) -> N
 def test_check_mode_only_looks_and_takes_it_if_nobody_answers(world: World, access: t.Any) -> None:
     result = world.run(etcd_auth=ACCESS, _ansible_check_mode=True)
     assert result["etcd_auth"]["changes"] == ["user root is new"]
-    access.answer = access.error("nobody is there")
+    access.problem = "nobody is there"
     assert "etcd_auth" not in world.run(etcd_auth=ACCESS, _ansible_check_mode=True)
     assert access.calls == [True, True]
 
 
 def test_users_that_cannot_be_made_fail_the_call(world: World, access: t.Any) -> None:
-    access.answer = access.error("etcd answered 'no'; ask again")
+    access.problem = "etcd answered 'no'; ask again"
     result = world.run(etcd_auth=ACCESS)
     assert result["msg"] == f"{UNIT}: its users cannot be made: etcd answered 'no'; ask again."
 
