@@ -14,13 +14,12 @@ import ipaddress
 import json
 import queue
 import signal
-import socket
 import threading
 import time
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
-from .client import Stream
+from .client import Stream, unix_socket
 from .errors import CtlError, UsageError
 from .session import Session, mangle, tell
 from .wire import Connection, WireError
@@ -83,17 +82,7 @@ class Engine:
         self._container = container
 
     def _connection(self, timeout: float | None) -> Connection:
-        def connect() -> socket.socket:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.settimeout(timeout)
-            try:
-                sock.connect(self._path)
-            except BaseException:
-                sock.close()
-                raise
-            return sock
-
-        return Connection(connect, "localhost")
+        return Connection(lambda: unix_socket(self._path, timeout), "localhost")
 
     def inspect(self) -> Json | None:
         connection = self._connection(10)

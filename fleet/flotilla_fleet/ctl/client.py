@@ -41,7 +41,7 @@ def _message(body: Any) -> str:
     return str(error.get("message", "")) if isinstance(error, dict) else ""
 
 
-def _unix_socket(path: str, timeout: float | None) -> socket.socket:
+def unix_socket(path: str, timeout: float | None) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(timeout)
     try:
@@ -50,6 +50,12 @@ def _unix_socket(path: str, timeout: float | None) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def place_of(announcement: Json) -> str:
+    """Where a copy of a service answers, as address and port."""
+    address, port = str(announcement["address"]), announcement["port"]
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 class Endpoint:
@@ -83,9 +89,9 @@ class Endpoint:
 
     def _socket(self, timeout: float | None) -> socket.socket:
         if self.scheme == "unix":
-            return _unix_socket(self.via or self.path, timeout)
+            return unix_socket(self.via or self.path, timeout)
         port = self.port or (443 if self.scheme == "https" else 80)
-        raw = _unix_socket(self.via, timeout) if self.via else self._tcp_socket(port, timeout)
+        raw = unix_socket(self.via, timeout) if self.via else self._tcp_socket(port, timeout)
         return raw if self.scheme == "http" else self._encrypted(raw)
 
     def _tcp_socket(self, port: int, timeout: float | None) -> socket.socket:
@@ -241,12 +247,7 @@ class Client:
     def ask(self, what: str, unit: str, machine: str, timeout: float | None, **query: str) -> Answer | None:
         """The machine's ``status``, ``journal`` or ``restart`` of a unit; None when the server cannot ask."""
         connection, response = self._ask(what, unit, machine, timeout, query)
-        try:
-            text = response.read()
-        except (OSError, WireError) as exc:
-            raise self.endpoint.explain(exc, timeout) from None
-        finally:
-            connection.close()
+        text = self._whole(connection, response, timeout)
         if self._cannot_ask(response.status, text):
             return None
         if response.status != 200:
@@ -260,12 +261,7 @@ class Client:
         if response.status == 200:
             connection.wait_for_ever()
             return self._followed(connection, response)
-        try:
-            text = response.read()
-        except (OSError, WireError) as exc:
-            raise self.endpoint.explain(exc, self.timeout) from None
-        finally:
-            connection.close()
+        text = self._whole(connection, response, self.timeout)
         if not self._cannot_ask(response.status, text):
             self._answer(response.status, text, missing=False)
         return None
@@ -276,12 +272,25 @@ class Client:
         method = "POST" if what == "restart" else "GET"
         path = f"{PREFIX}/units/{_part(unit)}/{what}?{_query({'machineID': machine, **query})}"
         self._debug_line(f"{method} {self.endpoint.url} {path}")
+        return self._open(method, path, timeout)
+
+    def _open(self, method: str, path: str, timeout: float | None) -> tuple[Connection, Response]:
+        """A request on a connection of its own, and the answer whose body is still to be read."""
         connection = self.endpoint.connection(timeout)
         try:
             return connection, connection.request(method, path, None, {})
         except (OSError, WireError) as exc:
             connection.close()
             raise self.endpoint.explain(exc, timeout) from None
+
+    def _whole(self, connection: Connection, response: Response, timeout: float | None) -> bytes:
+        """The body of an answer, with which its connection ends."""
+        try:
+            return response.read()
+        except (OSError, WireError) as exc:
+            raise self.endpoint.explain(exc, timeout) from None
+        finally:
+            connection.close()
 
     @staticmethod
     def _followed(connection: Connection, response: Response) -> Generator[str, None, None]:
@@ -332,19 +341,11 @@ class Client:
         return self._lines("POST", _query(query))
 
     def _lines(self, method: str, query: str) -> Stream:
-        connection = self.endpoint.connection(STREAM_TIMEOUT)
-        try:
-            response = connection.request(method, f"{PREFIX}/announcements?{query}", None, {})
-            if response.status != 200:
-                _status, body = self._answer(response.status, response.read(), missing=True)
-                raise self._missing(body, "tell where services are")
-        except (OSError, WireError) as exc:
-            connection.close()
-            raise self.endpoint.explain(exc, STREAM_TIMEOUT) from None
-        except BaseException:
-            connection.close()
-            raise
-        return Stream(connection, response)
+        connection, response = self._open(method, f"{PREFIX}/announcements?{query}", STREAM_TIMEOUT)
+        if response.status == 200:
+            return Stream(connection, response)
+        _status, body = self._answer(response.status, self._whole(connection, response, STREAM_TIMEOUT), missing=True)
+        raise self._missing(body, "tell where services are")
 
     # transport
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from string import Template
 from typing import Any, NamedTuple
 
-from .client import Stream
+from .client import Stream, place_of
 from .errors import CtlError, UsageError
 from .session import Session, tell
 
@@ -72,15 +72,14 @@ def services_of(template: Sequence[Line]) -> list[str]:
 
 def fields_of(copy: Json) -> dict[str, str]:
     """What may stand in a line about a copy. Two copies never have one name, as a proxy wants it."""
-    address, port = str(copy["address"]), str(copy["port"])
     unit = str(copy["unit"])
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", unit.removesuffix(".service"))
     return {
-        "address": address,
-        "endpoint": f"[{address}]:{port}" if ":" in address else f"{address}:{port}",
+        "address": str(copy["address"]),
+        "endpoint": place_of(copy),
         "machine": str(copy["machine"]),
         "name": f"{name}-{str(copy['machine'])[:8]}",
-        "port": port,
+        "port": str(copy["port"]),
         "unit": unit,
     }
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .client import place_of
 from .errors import CtlError, UsageError
 from .session import Session, err, mangle, short_id
 from .table import Column, Columns, fields_of, to_text
@@ -88,17 +89,13 @@ def list_machines(session: Session, _arguments: list[str]) -> int:
 
 
 def list_announced(session: Session, _arguments: list[str]) -> int:
-    def endpoint(item: Json) -> str:
-        address = str(item["address"])
-        return f"[{address}]:{item['port']}" if ":" in address else f"{address}:{item['port']}"
-
     columns: Columns = {
         "service": _plain("service"),
         "unit": _plain("unit"),
         "machine": Column(
             lambda item, full: session.machine_legend(item["machine"], full), lambda item: item["machine"]
         ),
-        "address": Column(lambda item, _full: endpoint(item), endpoint),
+        "address": Column(lambda item, _full: place_of(item), place_of),
     }
     fields = fields_of(session.options, columns)
     sys.stdout.write(to_text(session.options, columns, fields, session.client.announcements()))
