@@ -204,6 +204,10 @@ def _fixed_ports(service: Description) -> bool:
     return any(match is not None and match["host"] for match in matches)
 
 
+def _metadata(service: Description) -> list[tuple[str, str]]:
+    return [("MachineMetadata", text) for text in (service.get("constraints") or {}).get("metadata") or []]
+
+
 def _fleet(service: Description) -> list[tuple[str, str]]:
     """The section for fleet."""
     constraints, resources = service.get("constraints") or {}, service.get("resources") or {}
@@ -212,7 +216,7 @@ def _fleet(service: Description) -> list[tuple[str, str]]:
     else:
         found = [("MachineID", constraints["machine_id"])] if constraints.get("machine_id") else []
         found += [("MachineOf", constraints["machine_of"])] if constraints.get("machine_of") else []
-    found += [("MachineMetadata", text) for text in constraints.get("metadata") or []]
+    found += _metadata(service)
     if not service.get("global"):
         conflicts = list(constraints.get("conflicts") or [])
         # Two copies cannot have one port of a machine.
@@ -228,13 +232,13 @@ def _fleet(service: Description) -> list[tuple[str, str]]:
     return [*found, ("RollingUpdate", str(service.get("parallel") or 1))]
 
 
-def _serialize(sections: t.Sequence[tuple[str, list[tuple[str, str]]]]) -> str:
+def _serialize(sections: t.Sequence[_proxy.Section]) -> str:
     return "\n".join(
         f"[{section}]\n" + "".join(f"{option}={value}\n" for option, value in options) for section, options in sections
     )
 
 
-def _mark(name: str, group: str) -> tuple[str, list[tuple[str, str]]]:
+def _mark(name: str, group: str) -> _proxy.Section:
     return (SECTION, [("Group", group), ("Service", name)])
 
 
@@ -289,6 +293,13 @@ def render(service: Description, group: str) -> str:
     )
 
 
+def _beside(service: Description, unit: str) -> _proxy.Section:
+    """Where what belongs to a unit of the service runs: with it, or with all of them."""
+    if not service.get("global"):
+        return ("X-Fleet", [("MachineOf", unit)])
+    return ("X-Fleet", [("Global", "true"), *_metadata(service)])
+
+
 def sidekick_of(service: Description, copy: str) -> str:
     """The unit that announces a copy."""
     name = f"{service['name']}-announce"
@@ -305,7 +316,6 @@ def render_sidekick(service: Description, group: str) -> str:
     unit = f"{name}.service" if everywhere else f"{name}@%i.service"
     container = name if everywhere else f"{name}-%i"
     command = f"{_proxy.FLEETCTL} announce --container={container} --port={service['announce']} {name} {unit}"
-    metadata = [("MachineMetadata", text) for text in (service.get("constraints") or {}).get("metadata") or []]
     return _serialize(
         [
             (
@@ -317,7 +327,7 @@ def render_sidekick(service: Description, group: str) -> str:
                 ],
             ),
             ("Service", [("ExecStart", command), ("Restart", "always"), ("RestartSec", "1")]),
-            ("X-Fleet", [("Global", "true"), *metadata] if everywhere else [("MachineOf", unit)]),
+            _beside(service, unit),
             _mark(name, group),
         ]
     )
@@ -326,13 +336,11 @@ def render_sidekick(service: Description, group: str) -> str:
 def render_timer(service: Description, group: str) -> str:
     """The unit file of what starts a job, on the machine where the job is."""
     name = str(service["name"])
-    metadata = [("MachineMetadata", text) for text in (service.get("constraints") or {}).get("metadata") or []]
-    place = [("Global", "true"), *metadata] if service.get("global") else [("MachineOf", f"{name}.service")]
     return _serialize(
         [
             ("Unit", [("Description", f"Times of {name}")]),
             ("Timer", [("OnCalendar", str(service["schedule"])), ("AccuracySec", "1s")]),
-            ("X-Fleet", place),
+            _beside(service, f"{name}.service"),
             _mark(name, group),
         ]
     )
@@ -349,10 +357,9 @@ def units_of(service: Description, group: str) -> list[Unit]:
     sidekick = render_sidekick(service, group) if service.get("announce") else ""
     if service.get("global"):
         found = [{"name": f"{name}.service", "content": content, "state": "launched"}]
-        return [
-            *found,
-            *([{"name": sidekick_of(service, ""), "content": sidekick, "state": "launched"}] * bool(sidekick)),
-        ]
+        if sidekick:
+            found.append({"name": sidekick_of(service, ""), "content": sidekick, "state": "launched"})
+        return found
     replicas = service.get("replicas")
     copies = range(1, (1 if replicas is None else replicas) + 1)
     # The templates are there for people: "fleetctl start web@4" adds a copy.
