@@ -104,6 +104,13 @@ class Seen:
     wrong_passwords: frozenset[str] = frozenset()
 
 
+class Names(t.NamedTuple):
+    """All roles and users of an etcd."""
+
+    roles: frozenset[str]
+    users: frozenset[str]
+
+
 @dataclass(frozen=True)
 class Step:
     """One request, below C(/v3/auth), and what to tell of it."""
@@ -294,20 +301,25 @@ def _revoke(role: str, item: Permission) -> Step:
 LogsIn = t.Callable[[str, str], "bool | None"]
 
 
-def read(client: EtcdClient, wanted: Wanted, logs_in: LogsIn | None = None) -> Seen:
+def read_names(client: EtcdClient) -> Names:
+    """Asks who and what there is."""
+    roles = client.call("/auth/role/list", {}).texts("roles")
+    users = client.call("/auth/user/list", {}).texts("users")
+    return Names(frozenset(roles), frozenset(users))
+
+
+def read(client: EtcdClient, wanted: Wanted, names: Names, logs_in: LogsIn | None = None) -> Seen:
     """Asks for the roles and users that matter.
 
     :param logs_in: tells whether a user has a password, None when etcd does not tell
     """
-    names = set(client.call("/auth/role/list", {}).texts("roles"))
-    present = set(client.call("/auth/user/list", {}).texts("users"))
     roles = {
         name: _permissions(client, name) if name in wanted.roles else frozenset()
-        for name in names & {*wanted.roles, ROOT}
+        for name in names.roles & {*wanted.roles, ROOT}
     }
     users = {
         name: frozenset(client.call("/auth/user/get", {"name": name}).texts("roles"))
-        for name in present & {*wanted.users}
+        for name in names.users & {*wanted.users}
     }
     wrong = set()
     for name in users:
@@ -389,7 +401,7 @@ def bring_about(module: AnsibleModule, parse: t.Callable[[t.Mapping[str, t.Any]]
     """Does what is missing, or in check mode only tells it; what a module returns."""
     wanted = parse(module.params)
     with closing(etcd_client(module.params)) as client:
-        seen = read(client, wanted, password_check(module.params))
+        seen = read(client, wanted, read_names(client), password_check(module.params))
         steps = plan(wanted, seen)
         if not module.check_mode:
             carry_out(client, steps)

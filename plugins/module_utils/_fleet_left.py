@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_auth import Step
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_auth import Names, Step
 from ansible_collections.flotilla.cluster.plugins.module_utils._fleet_users import (
     is_machine_id,
     key_prefix,
@@ -22,6 +22,13 @@ if t.TYPE_CHECKING:
     from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import EtcdClient
 
 
+#: Options of what removes users of machines that left; C(machines) are those that stay.
+LEFT_ARGUMENTS: dict[str, t.Any] = {
+    "machines": {"type": "list", "elements": "str"},
+    "prefix": {"type": "str", "default": "/_coreos.com/fleet/"},
+}
+
+
 def check_machines(machines: t.Iterable[str]) -> None:
     """:raises OptionError: for what is no machine id"""
     for machine in machines:
@@ -29,45 +36,31 @@ def check_machines(machines: t.Iterable[str]) -> None:
             raise OptionError(f"machines has {machine!r}, which is no machine id; give 32 hexadecimal digits")
 
 
-class Present(t.NamedTuple):
-    """Names of all users and roles, and the ids of the machines that are present."""
+def read_left(client: EtcdClient, machines: t.Iterable[str], prefix: str, names: Names) -> Names:
+    """Of these names those that fleet made for a machine that is neither named nor present.
 
-    users: frozenset[str]
-    roles: frozenset[str]
-    present: frozenset[str]
+    Machines of other fleets on the same etcd are left out: their roles are about keys that are not below C(prefix).
 
-
-def left_behind(names: t.Iterable[str], stay: t.Container[str]) -> dict[str, str]:
-    """Of the names those that fleet made for a machine which does not stay, with the machine's id, in order."""
-    found = {name: machine for name in sorted(names) if (machine := machine_of(name)) is not None}
-    return {name: machine for name, machine in found.items() if machine not in stay}
-
-
-def without_others(client: EtcdClient, seen: Present, stay: t.Container[str], prefix: bytes) -> Present:
-    """Leaves out machines of other fleets on the same etcd, whose roles are about keys that are not below C(prefix)."""
-    others = set()
-    for role in left_behind(seen.roles, stay):
-        permissions = client.call("/auth/role/get", {"role": role}).objects("perm")
-        if not all(item.octets("key").startswith(prefix) for item in permissions):
-            others.add(role)
-    return seen._replace(users=seen.users - others, roles=seen.roles - others)
-
-
-def leave_plan(machines: t.Iterable[str], seen: Present) -> tuple[list[Step], list[str]]:
-    """The requests, and whose user or role they remove; users go first, as a user without role can do nothing."""
-    stay = {*machines, *seen.present}
-    users, roles = left_behind(seen.users, stay), left_behind(seen.roles, stay)
-    steps = [Step("/user/delete", {"name": name}, f"user {name} is removed") for name in users]
-    steps += [Step("/role/delete", {"role": name}, f"role {name} is removed") for name in roles]
-    return steps, sorted({*users.values(), *roles.values()})
-
-
-def read_left(client: EtcdClient, machines: t.Iterable[str], prefix: str) -> Present:
+    :param names: who was there before this call: a machine that registers meanwhile had its user before
+    """
     below = key_prefix(prefix).encode()
     presence = below + b"presence/"
-    users = client.call("/auth/user/list", {}).texts("users")
-    roles = client.call("/auth/role/list", {}).texts("roles")
-    # Presence is read last: a machine that registers meanwhile had its user before.
     keys = client.read_prefix(presence, keys_only=True).kvs
-    present = frozenset(kv.key[len(presence) :].decode("utf-8", "replace") for kv in keys)
-    return without_others(client, Present(frozenset(users), frozenset(roles), present), {*machines, *present}, below)
+    stay = {*machines, *(kv.key[len(presence) :].decode("utf-8", "replace") for kv in keys)}
+    roles, others = _left_behind(names.roles, stay), set()
+    for role in sorted(roles):
+        permissions = client.call("/auth/role/get", {"role": role}).objects("perm")
+        if not all(item.octets("key").startswith(below) for item in permissions):
+            others.add(role)
+    return Names(roles - others, _left_behind(names.users, stay) - others)
+
+
+def _left_behind(names: t.Iterable[str], stay: t.Container[str]) -> frozenset[str]:
+    return frozenset(name for name in names if machine_of(name) is not None and machine_of(name) not in stay)
+
+
+def leave_plan(gone: Names) -> tuple[list[Step], list[str]]:
+    """The requests, and whose user or role they remove; users go first, as a user without role can do nothing."""
+    steps = [Step("/user/delete", {"name": name}, f"user {name} is removed") for name in sorted(gone.users)]
+    steps += [Step("/role/delete", {"role": name}, f"role {name} is removed") for name in sorted(gone.roles)]
+    return steps, sorted({str(machine_of(name)) for name in gone.users | gone.roles})

@@ -33,8 +33,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._http_plain impor
 ARGUMENTS: dict[str, t.Any] = {
     **ETCD_ARGUMENTS,
     **auth.WANTED_ARGUMENTS,
-    "machines": {"type": "list", "elements": "str"},
-    "prefix": {"type": "str", "default": "/_coreos.com/fleet/"},
+    **left.LEFT_ARGUMENTS,
 }
 _PAUSE = 0.3
 
@@ -81,14 +80,13 @@ def make(params: t.Mapping[str, t.Any], deadline: float, check_mode: bool) -> Do
 
 def _attempt(client: EtcdClient, params: t.Mapping[str, t.Any], check_mode: bool) -> Done:
     wanted = auth.parse_wanted(params)
-    seen = auth.read(client, wanted)
+    names = auth.read_names(client)
+    seen = auth.read(client, wanted, names)
     steps = auth.plan(wanted, seen)
     removed: list[str] = []
     # Nothing is left behind where nobody has been yet.
     if params["machines"] is not None and seen.enabled:
-        more, removed = left.leave_plan(
-            params["machines"], left.read_left(client, params["machines"], params["prefix"])
-        )
+        more, removed = left.leave_plan(left.read_left(client, params["machines"], params["prefix"], names))
         steps += more
     if not check_mode:
         auth.carry_out(client, steps)

@@ -73,8 +73,13 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     ETCD_REQUIRED_TOGETHER,
     etcd_client,
 )
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_auth import Step, carry_out
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_auth import (
+    Step,
+    carry_out,
+    read_names,
+)
 from ansible_collections.flotilla.cluster.plugins.module_utils._fleet_left import (
+    LEFT_ARGUMENTS,
     check_machines,
     leave_plan,
     read_left,
@@ -92,7 +97,7 @@ def run(module: AnsibleModule) -> dict[str, t.Any]:
     machines = module.params["machines"]
     check_machines(machines)
     with closing(etcd_client(module.params)) as client:
-        steps, removed = leave_plan(machines, read_left(client, machines, module.params["prefix"]))
+        steps, removed = leave_plan(read_left(client, machines, module.params["prefix"], read_names(client)))
         if not module.check_mode:
             carry_out(client, steps)
     result: dict[str, t.Any] = {"changed": bool(steps), "removed": removed}
@@ -105,8 +110,8 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **ETCD_ARGUMENTS,
-            "machines": {"type": "list", "elements": "str", "required": True},
-            "prefix": {"type": "str", "default": "/_coreos.com/fleet/"},
+            **LEFT_ARGUMENTS,
+            "machines": {**LEFT_ARGUMENTS["machines"], "required": True},
         },
         required_together=ETCD_REQUIRED_TOGETHER,
         supports_check_mode=True,
