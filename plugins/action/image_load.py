@@ -11,6 +11,7 @@ import typing as t
 from ansible.errors import AnsibleActionFail, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.flotilla.cluster.plugins.module_utils import _images
+from ansible_collections.flotilla.cluster.plugins.module_utils._digest import sha256_of
 
 MODULE = "flotilla.cluster.image_load"
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
@@ -36,7 +37,7 @@ class ActionModule(ActionBase):
         try:
             path = action._find_needle("files", params["src"])
             archive = _images.read_archive(path)
-            found = _images.sha256_of(path)
+            found = sha256_of(path)
         except (AnsibleError, OSError, _images.ArchiveError) as error:
             raise AnsibleActionFail(f"image_load: {error}") from error
         if params["sha256"] and params["sha256"].lower() != found:

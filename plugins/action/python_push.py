@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shlex
 import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.flotilla.cluster.plugins.module_utils._digest import sha256_of
 
 ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "archive": {"type": "path"},
@@ -95,16 +95,12 @@ def unpack(directory: str, archive: str, sha256: str) -> str:
 
 def digest(path: str) -> str:
     """SHA-256 of a file; AnsibleActionFail when it cannot be read."""
-    found = hashlib.sha256()
     try:
-        with open(path, "rb") as stream:
-            for block in iter(lambda: stream.read(1 << 20), b""):
-                found.update(block)
+        return sha256_of(path)
     except OSError as error:
         raise AnsibleActionFail(
             f"archive {path} cannot be read: {error.strerror}; give the path of an archive on the controller"
         ) from error
-    return found.hexdigest()
 
 
 class ActionModule(ActionBase):

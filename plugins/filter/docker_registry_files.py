@@ -49,16 +49,10 @@ import base64
 import json
 import typing as t
 
+from ansible.module_utils.common.dict_transformations import dict_merge
+
 # docker knows its own registry by the address of an older one
 KEYS = {"docker.io": "https://index.docker.io/v1/"}
-
-
-def _merged(one: t.Mapping[str, t.Any], other: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    found = dict(one)
-    for key, value in other.items():
-        both = isinstance(value, t.Mapping) and isinstance(found.get(key), t.Mapping)
-        found[key] = _merged(found[key], value) if both else value
-    return found
 
 
 def _logins(registries: t.Sequence[t.Mapping[str, t.Any]]) -> dict[str, t.Any]:
@@ -78,7 +72,7 @@ def docker_registry_files(
 ) -> list[dict[str, t.Any]]:
     """Return what RETURN describes."""
     files: list[dict[str, t.Any]] = []
-    config = _merged(_logins(registries), client_config or {})
+    config = dict_merge(_logins(registries), client_config or {})
     if config:
         files.append(
             {

@@ -22,7 +22,6 @@ import typing as t
 import zlib
 
 LIMIT = 8 << 20  # octets of a manifest or of an image's configuration
-BLOCK = 1 << 20
 DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
 # Where podman says which registry an image that was loaded is from, docker says nothing.
 IMPLIED = re.compile(r"^(docker\.io/library/|docker\.io/|localhost/)")
@@ -96,15 +95,6 @@ def decide(images: t.Iterable[Image], present: t.Mapping[str, t.AbstractSet[str]
             continue
         tags += [(known[0], tag) for tag in image.tags if full_name(tag) not in present[known[0]]]
     return Decision(load, tuple(tags))
-
-
-def sha256_of(path: str) -> str:
-    """SHA-256 of a file in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        for block in iter(lambda: stream.read(BLOCK), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 # --- archives -------------------------------------------------------------------------------------------------

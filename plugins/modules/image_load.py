@@ -103,6 +103,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flotilla.cluster.plugins.module_utils import _images as images
+from ansible_collections.flotilla.cluster.plugins.module_utils._digest import sha256_of
 
 LISTING = ("image", "ls", "--all", "--no-trunc", "--format", "{{.ID}} {{.Repository}}:{{.Tag}}")
 
@@ -148,7 +149,7 @@ def difference(
 def load(module: AnsibleModule, engine: Engine, archive: images.Archive) -> None:
     """Load the archive, after its SHA-256. Raises ArchiveError."""
     path, wanted = module.params["src"], (module.params["sha256"] or "").lower()
-    found = images.sha256_of(path) if wanted else ""
+    found = sha256_of(path) if wanted else ""
     if found != wanted:
         raise images.ArchiveError(f"{path} has the SHA-256 {found}, not {wanted}: nothing was loaded")
     if archive.docker:
