@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from localhosts import cluster, image, packages
 from localhosts.plan import HostsError
-from localhosts.system import Progress, run
+from localhosts.system import Progress, run, status_of
 
 _SECTOR = 512
 _START = 2048  # sectors before the partition, where GRUB lies
@@ -60,7 +58,6 @@ def build(folder: Path, progress: Progress) -> None:
         "DPkg::Lock::Timeout=300", "install", *packages.BOOT_LOADER, timeout=600)  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     stamp.unlink(missing_ok=True)
-    lower = ":".join(str(image.root_of(key)) for key in reversed(layers))
     with (
         tempfile.TemporaryDirectory(prefix=".image-", dir=folder) as name,
         progress.step(f"making {folder}/disk.img.gz"),
@@ -69,7 +66,7 @@ def build(folder: Path, progress: Progress) -> None:
         for part in ("upper", "work", "root"):
             (work / part).mkdir()
         root = work / "root"
-        options = f"lowerdir={lower},upperdir={work / 'upper'},workdir={work / 'work'}"
+        options = f"lowerdir={image.lower_of(layers)},upperdir={work / 'upper'},workdir={work / 'work'}"
         run("mount", "-t", "overlay", "overlay", "-o", options, str(root))
         try:
             kernel, initrd = (next((root / "boot").glob(pattern)) for pattern in ("vmlinuz-*", "initrd.img-*"))
@@ -138,15 +135,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="netboot_image.py", description=__doc__)
     parser.add_argument("folder", type=Path, help="where to, such as /var/cache/flotilla/netboot")
     options = parser.parse_args()
-    if os.geteuid() != 0:
-        print("netboot_image.py: images are made by root: run this as root", file=sys.stderr)
-        return 1
-    try:
-        build(options.folder.absolute(), Progress())
-    except (HostsError, subprocess.SubprocessError, OSError) as error:
-        print(f"netboot_image.py: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return status_of(parser.prog, lambda: build(options.folder.absolute(), Progress()), by_root=True)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 from localhosts.plan import HostsError
-from localhosts.system import run
+from localhosts.system import run, status_of
 
 #: Parts of the library that no module of Ansible needs.
 _LEFT_OUT = ("test", "idlelib", "lib2to3", "ensurepip", "pydoc_data", "turtledemo", "tkinter")
@@ -33,11 +33,10 @@ exec "$here/lib/{loader}" --library-path "$here/lib" --argv0 "$0" "$here/bin/{py
 """
 
 
-def libraries(root: Path, package: str) -> list[str]:
+def libraries(package: str) -> list[str]:
     """A package and all that it depends on."""
     listed = run("apt-cache", "depends", "--recurse", "--no-recommends", "--no-suggests", "--no-conflicts",
                  "--no-breaks", "--no-replaces", "--no-enhances", package)  # fmt: skip
-    del root
     names = [line for line in listed.splitlines() if re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", line)]
     return [name for name in names if name.startswith(("lib", "zlib", "python3")) and "perl" not in name]
 
@@ -50,7 +49,7 @@ def build(target: Path) -> str:
     name = f"python{version[1]}"
     with tempfile.TemporaryDirectory(prefix="python-") as folder:
         work, root, made = Path(folder), Path(folder) / "root", Path(folder) / "python"
-        names = libraries(root, f"{name}-minimal") + libraries(root, f"lib{name}-stdlib")
+        names = libraries(f"{name}-minimal") + libraries(f"lib{name}-stdlib")
         wanted = sorted(set(names))
         done = subprocess.run(
             ["apt-get", "-qq", "download", *wanted], cwd=work, capture_output=True, text=True, check=False
@@ -95,12 +94,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python_archive.py", description=__doc__)
     parser.add_argument("file", type=Path, help="the archive")
     options = parser.parse_args()
-    try:
-        print(build(options.file.absolute()))
-    except (HostsError, subprocess.SubprocessError, OSError) as error:
-        print(f"python_archive.py: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return status_of(parser.prog, lambda: print(build(options.file.absolute())))
 
 
 if __name__ == "__main__":

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from localhosts import cluster, image
-from localhosts.plan import HostsError
-from localhosts.system import Progress, run
+from localhosts.system import Progress, run, status_of
 
 #: How LXC runs it: a whole system with systemd, whose address and bridge the Vagrantfile adds.
 LXC_CONFIG = """\
@@ -45,8 +42,7 @@ def build(target: Path, progress: Progress) -> None:
         (folder / "lxc-config").write_text(LXC_CONFIG)
         mounted = folder / "root"
         mounted.mkdir()
-        lower = ":".join(str(image.root_of(key)) for key in reversed(layers))
-        run("mount", "-t", "overlay", "overlay", "-o", f"ro,lowerdir={lower}", str(mounted))
+        run("mount", "-t", "overlay", "overlay", "-o", f"ro,lowerdir={image.lower_of(layers)}", str(mounted))
         try:
             pack = ["tar", "--numeric-owner", "--xattrs", "-I", "gzip -1", "-cf", str(folder / "rootfs.tar.gz")]
             run(*pack, "-C", work, "--transform", "s,^root,rootfs,S", "root", timeout=900)
@@ -63,15 +59,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="vagrant_box.py", description=__doc__)
     parser.add_argument("file", type=Path, help="the box, such as vagrant/boxes/flotilla-debian-lxc.box")
     options = parser.parse_args()
-    if os.geteuid() != 0:
-        print("vagrant_box.py: images are made by root: run this as root", file=sys.stderr)
-        return 1
-    try:
-        build(options.file.absolute(), Progress())
-    except (HostsError, subprocess.SubprocessError, OSError) as error:
-        print(f"vagrant_box.py: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return status_of(parser.prog, lambda: build(options.file.absolute(), Progress()), by_root=True)
 
 
 if __name__ == "__main__":

@@ -194,8 +194,7 @@ def _mount(place: Place, host: Host) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     # The upper directory becomes the host's /, which others than root must be able to enter.
     (place.disk / "upper").chmod(0o755)
-    lower = ":".join(str(image.root_of(key)) for key in reversed(host.layers))
-    options = f"lowerdir={lower},upperdir={place.disk / 'upper'},workdir={place.disk / 'work'}"
+    options = f"lowerdir={image.lower_of(host.layers)},upperdir={place.disk / 'upper'},workdir={place.disk / 'work'}"
     run("mount", "-t", "overlay", "overlay", "-o", options, str(place.root))
 
 

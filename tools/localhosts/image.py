@@ -150,6 +150,11 @@ def root_of(key: str) -> Path:
     return BASE / key / "root"
 
 
+def lower_of(keys: Sequence[str]) -> str:
+    """Layers, the lowest first, as an overlay takes them."""
+    return ":".join(str(root_of(key)) for key in reversed(keys))
+
+
 @dataclass(frozen=True)
 class Origin:
     """What of this machine goes into an image, besides packages and scripts."""
@@ -346,9 +351,8 @@ def _inside(work: Path, below: Sequence[str], script: str) -> list[str]:
     root = str(work / "root")
     if below:
         (work / "work").mkdir()
-        lower = ":".join(str(root_of(key)) for key in reversed(below))
         mounted = str(work / "overlay")
-        options = f"lowerdir={lower},upperdir={root},workdir={work / 'work'}"
+        options = f"lowerdir={lower_of(below)},upperdir={root},workdir={work / 'work'}"
         prepare = f"mount -t overlay overlay -o {shlex.quote(options)} {shlex.quote(mounted)}; "
     else:
         mounted = root

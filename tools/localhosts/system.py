@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from .plan import HostsError
@@ -49,6 +49,19 @@ class Progress:
             done.set()
             thread.join()
         self.say(f"{title}: done in {time.monotonic() - begun:.1f} s")
+
+
+def status_of(program: str, work: Callable[[], object], *, by_root: bool = False) -> int:
+    """Do the work of a program that makes files; its exit status, after a sentence about what went wrong."""
+    if by_root and os.geteuid() != 0:
+        print(f"{program}: images are made by root: run this as root", file=sys.stderr)
+        return 1
+    try:
+        work()
+    except (HostsError, subprocess.SubprocessError, OSError) as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _last_words(log: Path | None) -> str:
