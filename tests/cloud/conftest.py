@@ -6,33 +6,20 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.commands import ROOT, done
 
-ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = "cloudtest"
 PATIENCE = 300
 
 
 def run(*argv: str, check: bool = True, **environment: str) -> str:
     """Run a program in the checkout; what it printed."""
-    done = subprocess.run(
-        argv,
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    if check:
-        assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return done(*argv, timeout=PATIENCE, check=check, **environment)[0]
 
 
 def hosts_py(*arguments: str, check: bool = True) -> str:

@@ -56,6 +56,13 @@ class Lab:
         lines = self.inventory.read_text().splitlines()
         self.addresses = [line.split('"')[1] for line in lines if "ansible_host:" in line]
 
+    def of_one_member(self) -> Path:
+        """An inventory in which the first host alone is a member."""
+        one = self.folder / "one.yml"
+        group = f"    etcd:\n      hosts:\n        {self.hosts[0]}: {{}}\n    others:\n"
+        one.write_text(self.inventory.read_text().replace("    etcd:\n", group, 1))
+        return one
+
     def use(self, minor: str) -> None:
         """From here on the inventory asks for this version."""
         made = build(minor)

@@ -137,9 +137,7 @@ def test_a_member_is_replaced(lab: Access) -> None:
 
 
 def test_three_to_one_to_three_members(lab: Access) -> None:
-    one = lab.folder / "one.yml"
-    group = f"    etcd:\n      hosts:\n        {HOSTS[0]}: {{}}\n    others:\n"
-    one.write_text(lab.inventory.read_text().replace("    etcd:\n", group, 1))
+    one = lab.of_one_member()
     lab.play("etcd_scale.yml", inventory=one, etcd_scale_remove=HOSTS[1:])
     lab.play("etcd_scale.yml")
     lab.whole()

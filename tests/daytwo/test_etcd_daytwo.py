@@ -115,9 +115,7 @@ def test_one_survivor_is_made_a_cluster_again(lab: Lab) -> None:
 
 
 def test_three_to_one_to_three_members(lab: Lab) -> None:
-    one = lab.folder / "one.yml"
-    group = f"    etcd:\n      hosts:\n        {HOSTS[0]}: {{}}\n    others:\n"
-    one.write_text(lab.inventory.read_text().replace("    etcd:\n", group, 1))
+    one = lab.of_one_member()
     said = words(lab.play("etcd_scale.yml", fails=True, inventory=one))
     assert f"{HOSTS[1]} is a member and no host of the group etcd" in said
     lab.play("etcd_scale.yml", inventory=one, etcd_scale_remove=HOSTS[1:])

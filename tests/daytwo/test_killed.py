@@ -78,9 +78,7 @@ def test_a_member_that_is_replaced(lab: Lab) -> None:
 
 
 def test_members_that_come(lab: Lab) -> None:
-    one = lab.folder / "one.yml"
-    group = f"    etcd:\n      hosts:\n        {HOSTS[0]}: {{}}\n    others:\n"
-    one.write_text(lab.inventory.read_text().replace("    etcd:\n", group, 1))
+    one = lab.of_one_member()
     again_and_again(
         lab, "etcd_scale.yml", lambda: lab.play("etcd_scale.yml", inventory=one, etcd_scale_remove=HOSTS[1:])
     )

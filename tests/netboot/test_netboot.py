@@ -21,8 +21,8 @@ from pathlib import Path
 
 import pytest
 from localhosts import cluster, plan
+from support.commands import ROOT, done
 
-ROOT = Path(__file__).resolve().parents[2]
 FILES = Path("/var/cache/flotilla/netboot")
 CLUSTER, SERVER = "nb", "nb-01"
 PACKAGES = ("ipxe-qemu", "qemu-system-x86")
@@ -31,19 +31,7 @@ DISK_SIZE = 4 << 30
 
 
 def run(*argv: str, timeout: float = 900, check: bool = True, **environment: str) -> str:
-    done = subprocess.run(
-        argv,
-        cwd=ROOT,
-        env={**os.environ, "LANG": "C.UTF-8", **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    if check:
-        assert done.returncode == 0, f"{argv}: {done.stdout[-3000:]} {done.stderr[-3000:]}"
-    return done.stdout
+    return done(*argv, timeout=timeout, check=check, **{"LANG": "C.UTF-8", **environment})[0]
 
 
 def hosts_py(*arguments: str, check: bool = True) -> str:
@@ -229,7 +217,10 @@ def test_a_second_run_changes_nothing_and_check_mode_agrees(lab: Lab) -> None:
 
 def test_an_unknown_machine_boots_locally(lab: Lab) -> None:
     status, script = lab.get("machines/52-54-00-00-00-99.ipxe")
-    assert (status, script) == (200, (ROOT / "roles/netboot/files/local.ipxe").read_text().rstrip("\n") + "\n")
+    assert (status, script) == (
+        200,
+        "#!ipxe\n" + (ROOT / "roles/netboot/files/local.ipxe").read_text().rstrip("\n") + "\n",
+    )
 
 
 def test_firmware_gets_ipxe(lab: Lab) -> None:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.commands import ROOT, done
 
-ROOT = Path(__file__).resolve().parents[2]
 CLUSTER, HOST = "nbpy", "nbpy-01"
 PLAY = """
 - hosts: nbpy-01
@@ -34,19 +33,8 @@ PLAY = """
 
 
 def run(*argv: str, check: bool = True, timeout: float = 300) -> str:
-    done = subprocess.run(
-        argv,
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    if check:
-        assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    quiet = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+    return "".join(done(*argv, timeout=timeout, check=check, **quiet))
 
 
 def hosts_py(*arguments: str, check: bool = True) -> str:

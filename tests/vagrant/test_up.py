@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -19,8 +18,8 @@ from pathlib import Path
 
 import pytest
 from localhosts import packages
+from support.commands import ROOT, done
 
-ROOT = Path(__file__).resolve().parents[2]
 BOX = Path("/var/cache/flotilla/vagrant/flotilla-debian-lxc.box")
 BRIDGE, PREFIX = "flo-vagrant", "10.78.9"
 NAMES = ("core-01", "core-02", "core-03")
@@ -28,19 +27,7 @@ PACKAGES = ("libarchive-tools", "lxc", "sudo", "vagrant-lxc")
 
 
 def run(*argv: str, cwd: Path = ROOT, timeout: float = 600, check: bool = True, **environment: str) -> str:
-    done = subprocess.run(
-        argv,
-        cwd=cwd,
-        env={**os.environ, "LANG": "C.UTF-8", **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    if check:
-        assert done.returncode == 0, f"{argv}: {done.stdout[-3000:]} {done.stderr[-3000:]}"
-    return done.stdout
+    return done(*argv, cwd=cwd, timeout=timeout, check=check, **{"LANG": "C.UTF-8", **environment})[0]
 
 
 @pytest.fixture(scope="module")
