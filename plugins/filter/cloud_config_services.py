@@ -43,7 +43,6 @@ import typing as t
 import zlib
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.flotilla.cluster.plugins.module_utils._host_plan import TreeSpec
 
 Service = t.Mapping[str, t.Any]
 
@@ -77,6 +76,9 @@ def _user(item: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
 
 def _tree(item: t.Mapping[str, t.Any]) -> tuple[list[dict[str, t.Any]], dict[str, str]]:
     """Files of a versioned directory, and the link that names the version."""
+    # Ansible imports all filters of a collection for the first of them: what only this one needs waits until it runs.
+    from ansible_collections.flotilla.cluster.plugins.module_utils._host_plan import TreeSpec
+
     files = item.get("files")
     if item.get("packed"):
         files = json.loads(zlib.decompress(base64.b64decode(item["packed"])))

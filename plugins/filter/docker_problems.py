@@ -77,13 +77,6 @@ import typing as t
 
 from ansible.errors import AnsibleFilterError
 
-try:
-    import netaddr
-
-    HAS_NETADDR = True
-except ImportError:
-    HAS_NETADDR = False
-
 Daemon = t.Mapping[str, t.Any]
 Networks = t.Mapping[str, t.Sequence[t.Mapping[str, str]]]
 # Interfaces that docker makes: what it has taken from a pool overlaps that pool, and has to.
@@ -112,12 +105,23 @@ def text_problems(path: str, text: str) -> t.Iterator[str]:
 
 def _network(text: t.Any) -> t.Any:
     """The network of "address/length" or None."""
+    # Ansible imports all filters of a collection for the first of them: what only this one needs waits until it runs.
+    import netaddr
+
     if not isinstance(text, str) or "/" not in text:
         return None
     try:
         return netaddr.IPNetwork(text)
     except (netaddr.AddrFormatError, ValueError, TypeError):
         return None
+
+
+def _can_compare() -> bool:
+    try:
+        import netaddr
+    except ImportError:
+        return False
+    return bool(netaddr)
 
 
 def _overlap(one: t.Any, other: t.Any) -> bool:
@@ -155,7 +159,7 @@ def network_problems(daemon: Daemon, networks: Networks) -> t.Iterator[str]:
     bip = daemon.get("bip")
     if not pools and not bip:
         return
-    if not HAS_NETADDR:
+    if not _can_compare():
         yield (
             "the networks of containers cannot be compared with those of the hosts, because the Python package netaddr"
             " is not on the controller: install it for the Python that runs Ansible, for example with"

@@ -90,9 +90,6 @@ _value:
 
 import typing as t
 
-from ansible_collections.flotilla.cluster.plugins.filter.cluster_members import cluster_members
-from ansible_collections.flotilla.cluster.plugins.module_utils import _netboot as netboot
-
 
 def netboot_plan(
     hostvars: t.Mapping[str, t.Any],
@@ -102,6 +99,10 @@ def netboot_plan(
     installer: str,
 ) -> dict[str, t.Any]:
     """Return what RETURN describes."""
+    # Ansible imports all filters of a collection for the first of them: what only this one needs waits until it runs.
+    from ansible_collections.flotilla.cluster.plugins.filter.cluster_members import cluster_members
+    from ansible_collections.flotilla.cluster.plugins.module_utils import _netboot as netboot
+
     packed = netboot.packed_installer(installer)
     lists = {key: tuple(str(one) for one in server[key]) for key in ("range", "arguments", "present")}
     common = netboot.Server(**{**server, **lists, "installer": packed["path"]})

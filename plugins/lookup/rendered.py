@@ -54,18 +54,28 @@ import ansible.template
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 
-MANAGED = "Ansible managed"
+HEAD = "{% set ansible_managed = ansible_managed | default('Ansible managed') %}"
 ROLES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "roles")
 
 
-def render(templar: t.Any, text: str, variables: t.Mapping[str, t.Any]) -> str:
+# The templar that was last at work.
+_kept: list[t.Any] = []
+
+
+def kept(templar: t.Any) -> t.Any:
+    """A templar for the same variables. A new one looks for each filter and test again, 6 ms for a short file."""
+    if not _kept or _kept[0].available_variables is not templar.available_variables:
+        _kept[:] = [templar]
+    return _kept[0]
+
+
+def render(templar: t.Any, text: str) -> str:
     """Render a text that comes from a file of the controller, as far as to a string and no further."""
-    fresh = templar.copy_with_new_env(available_variables=variables)
     trust = getattr(ansible.template, "trust_as_template", None)
     if trust is None:
         # ansible-core 2.18 trusts all texts, and makes lists and numbers of those that look like one
-        return str(fresh.template(text, escape_backslashes=False, convert_data=False))
-    return str(fresh.template(trust(text), escape_backslashes=False))
+        return str(templar.template(HEAD + text, escape_backslashes=False, convert_data=False))
+    return str(templar.template(trust(HEAD + text), escape_backslashes=False))
 
 
 class LookupModule(LookupBase):
@@ -77,7 +87,6 @@ class LookupModule(LookupBase):
         plugin.set_options(var_options=variables, direct=kwargs)
         raw = plugin.get_option("raw")
         folder = os.path.join(ROLES, plugin.get_option("role"), "files" if raw else "templates")
-        known = {"ansible_managed": MANAGED, **variables}
         result = []
         for term in terms:
             path = os.path.join(folder, term)
@@ -86,5 +95,5 @@ class LookupModule(LookupBase):
                     text = handle.read()
             except (OSError, UnicodeDecodeError) as exc:
                 raise AnsibleLookupError(f"rendered: cannot read {path}: {exc}") from exc
-            result.append(text if raw else render(plugin._templar, text, known))
+            result.append(text if raw else render(kept(plugin._templar), text))
         return result

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import typing as t
 
 import pytest
@@ -88,7 +89,7 @@ def test_a_bridge_address_of_a_wrong_form(bip):
 
 
 def test_netaddr_is_asked_for_where_it_is_needed(monkeypatch):
-    monkeypatch.setattr(problems, "HAS_NETADDR", False)
+    monkeypatch.setitem(sys.modules, "netaddr", None)
     assert problems.docker_problems({"live-restore": True}, NETWORKS) == []
     (sentence,) = problems.docker_problems({"bip": "10.1.0.1/24"}, NETWORKS)
     assert "netaddr is not on the controller: install it" in sentence

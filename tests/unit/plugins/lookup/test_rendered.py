@@ -24,7 +24,7 @@ def run(tmp_path, monkeypatch):
     (tmp_path / "web/files/script").write_text("echo {{ not a template }}\n")
 
     def run(*terms, role="web", raw=False, **variables):
-        lookup = rendered.LookupModule(loader=DataLoader(), templar=Templar(loader=DataLoader(), variables={}))
+        lookup = rendered.LookupModule(loader=DataLoader(), templar=Templar(loader=DataLoader(), variables=variables))
         lookup.set_options = lambda **_options: None
         lookup.get_option = {"role": role, "raw": raw}.get
         return lookup.run(list(terms), variables=variables)
