@@ -103,25 +103,25 @@ def text_problems(path: str, text: str) -> t.Iterator[str]:
 # --- networks -------------------------------------------------------------------------------------------------
 
 
+def _netaddr() -> t.Any:
+    """The package netaddr, None where the controller has none."""
+    # Ansible imports all filters of a collection for the first of them: what only this one needs waits until it runs.
+    try:
+        import netaddr
+    except ImportError:
+        return None
+    return netaddr
+
+
 def _network(text: t.Any) -> t.Any:
     """The network of "address/length" or None."""
-    # Ansible imports all filters of a collection for the first of them: what only this one needs waits until it runs.
-    import netaddr
-
+    netaddr = _netaddr()
     if not isinstance(text, str) or "/" not in text:
         return None
     try:
         return netaddr.IPNetwork(text)
     except (netaddr.AddrFormatError, ValueError, TypeError):
         return None
-
-
-def _can_compare() -> bool:
-    try:
-        import netaddr
-    except ImportError:
-        return False
-    return bool(netaddr)
 
 
 def _overlap(one: t.Any, other: t.Any) -> bool:
@@ -159,7 +159,7 @@ def network_problems(daemon: Daemon, networks: Networks) -> t.Iterator[str]:
     bip = daemon.get("bip")
     if not pools and not bip:
         return
-    if not _can_compare():
+    if _netaddr() is None:
         yield (
             "the networks of containers cannot be compared with those of the hosts, because the Python package netaddr"
             " is not on the controller: install it for the Python that runs Ansible, for example with"

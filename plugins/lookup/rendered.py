@@ -54,9 +54,9 @@ import ansible.template
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 
+# What action template gives its files, too; a variable of that name wins.
 HEAD = "{% set ansible_managed = ansible_managed | default('Ansible managed') %}"
 ROLES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "roles")
-
 
 # The templar that was last at work.
 _kept: list[t.Any] = []
