@@ -88,7 +88,7 @@ test-faults: venv base ## every fault on three local hosts, and broken variants 
 test-vagrant: venv apt-lists ## vagrant up with LXC and a box made here, three machines listed: about three minutes
 	$(BIN)/pytest -rP tests/vagrant
 
-test-cloud: venv apt-lists base ## documents applied to running hosts and judged by Ignition and cloud-init, about four minutes
+test-cloud: venv apt-lists base ## documents on running hosts, judged by Ignition, cloud-init and CoreOS's agent: about four minutes
 	$(BIN)/pytest tests/cloud
 
 .PHONY: test-netboot

@@ -276,7 +276,8 @@ class Migrated(t.NamedTuple):
     kept: bool
 
 
-_FIXED = ("hyphenated-key", "unquoted-octal", "unquoted-boolean", "enable-race", "duplicate-ssh-key", "header")
+_FIXED = ("hyphenated-key", "unquoted-octal", "unquoted-boolean", "enable-race", "duplicate-ssh-key", "header",
+          "bare-colon")  # fmt: skip
 
 
 def migrate(document: bytes, *, addresses: t.Mapping[str, str] | None = None) -> Migrated:

@@ -23,6 +23,8 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._host_plan import
 MANIFEST = "/var/lib/flotilla/cloud-config.json"
 _UNIT_FOLDERS = ("/etc/systemd/system/", "/run/systemd/system/")
 _NETWORK_FOLDERS = ("/etc/systemd/network/", "/run/systemd/network/")
+_UPDATE_CONF = "/etc/coreos/update.conf"
+_UPDATE_UNITS = ("locksmithd.service", "update-engine.service")  # who reads it, once at the start
 
 
 class Manifest(t.NamedTuple):
@@ -136,8 +138,9 @@ def desired_from(model: Model, persistent: bool = True) -> Desired:
 
     :param persistent: settings of sections outlive a boot
     """
-    units = models.unit_files(model, runtime=not persistent)
-    system = models.system_files(model)
+    ruled = _rebooter(model, persistent)
+    units = (*models.unit_files(model, runtime=not persistent), *ruled)
+    system = models.system_files(model, _UPDATE_CONF)
     files = [file for file in system if not file.append]
     files += [file for unit in units for file in renderers.unit_paths(unit)]
     named = {file.path for file in model.files}
@@ -153,9 +156,16 @@ def desired_from(model: Model, persistent: bool = True) -> Desired:
         directories=model.directories,
         users=model.users,
         groups=model.groups,
-        units=tuple(map(_kept, model.units)) if persistent else model.units,
+        units=(*(map(_kept, model.units) if persistent else model.units), *ruled),
         hostname=model.hostname,
     )
+
+
+def _rebooter(model: Model, persistent: bool) -> tuple[Unit, ...]:
+    """A strategy of off stops and masks who would reboot, as in the original."""
+    if model.update.get("reboot_strategy") != "off":
+        return ()
+    return (Unit(_UPDATE_UNITS[0], mask=True, runtime=not persistent, command="stop"),)
 
 
 def _kept(unit: Unit) -> Unit:
@@ -173,6 +183,7 @@ def paths_of(desired: Desired, manifest: Manifest) -> list[str]:
 def units_of(desired: Desired, manifest: Manifest) -> list[str]:
     """Every unit that systemd has to be asked about."""
     names = [unit.name for unit in desired.units if not unit.is_network]
+    names += _UPDATE_UNITS if any(file.path == _UPDATE_CONF for file in desired.merged) else ()
     return list(dict.fromkeys([*names, *manifest.enabled, *manifest.started]))
 
 
@@ -314,10 +325,12 @@ def make_plan(desired: Desired, observed: Observed) -> Plan:
     ]
     changing = [*(file.path for file in write), *(path for path, _target in links), *remove]
     touched = list(dict.fromkeys([*filter(None, map(unit_of_path, changing)), *observed.manifest.pending]))
+    touched += [name for name in _UPDATE_UNITS if _UPDATE_CONF in changing and name not in touched]
     stop, disable = _dropped_units(desired, observed, remove)
     actions = []
     for unit in desired.units:
-        if not unit.is_network and not unit.mask:
+        # one that is masked can still be told to stop
+        if not unit.is_network and (not unit.mask or unit.command == "stop"):
             action = _action(unit, observed.units.get(unit.name, UnitState()), unit.name in touched)
             actions += [(action, unit.name)] if action else []
     gone = {*stop, *(path.rpartition("/")[2] for path in remove)}

@@ -92,7 +92,16 @@ class _Walker:
 
     def _wrong(self, node: Node, path: str, wanted: str) -> None:
         seen = f"{_WORDS[node.kind]}" + (f" ({shown(node.text)})" if node.kind in _SCALARS else "")
-        self.say("wrong-type", ERROR, path, f"is {seen}; give {wanted}", node.line or None)
+        # where its key is, as the original has it
+        self.say("wrong-type", ERROR, path, f"is {seen}; give {wanted}", self.lines.get(path) or node.line)
+
+    def _colon(self, node: Node, path: str) -> None:
+        if node.colon:
+            self.say(
+                "bare-colon", ERROR, path,
+                f"is {shown(node.text)}, and for a colon without quotes inside of brackets CoreOS's parser refuses the"
+                " whole document; put the value in quotes", node.line,
+            )  # fmt: skip
 
     def _map(self, node: Node, wanted: t.Mapping[str, t.Any], path: str) -> dict[str, t.Any] | None:
         if node.kind != "map":
@@ -158,6 +167,7 @@ class _Walker:
         if node.kind not in _SCALARS:
             self._wrong(node, path, _WORDS[key.type])
             return None
+        self._colon(node, path)
         if key.type == "str":
             value: t.Any = self._text(node, key, path)
         elif key.type == node.kind or (key.type == "float" and node.kind == "int"):
@@ -212,6 +222,7 @@ class _Walker:
             if child.kind in _SCALARS:
                 found.append(child.text)
                 self.lines[f"{path}[{number}]"] = child.line
+                self._colon(child, f"{path}[{number}]")
             elif child.kind != "null":
                 self._wrong(child, f"{path}[{number}]", "text")
         return found

@@ -144,9 +144,10 @@ class Model(t.NamedTuple):
 # --- from data ----------------------------------------------------------------------------------------------------
 
 
-def _owner(text: str) -> tuple[str, str]:
-    user, _colon, group = (text or "root").partition(":")
-    return user or "root", group or ("root" if user in ("", "root") else user)
+def _owner(text: str, group: str = "") -> tuple[str, str]:
+    """User and group. Without a group it is the one given, "" for that of the user's name."""
+    user, _colon, named = (text or "root").partition(":")
+    return user or "root", named or group or user or "root"
 
 
 def _mode(text: str, default: int) -> int:
@@ -154,7 +155,8 @@ def _mode(text: str, default: int) -> int:
 
 
 def _file(entry: t.Mapping[str, t.Any]) -> File:
-    owner, group = _owner(entry.get("owner", ""))
+    # the original hands the owner to chown, which leaves the group to whom it was written by
+    owner, group = _owner(entry.get("owner", ""), "root")
     return File(
         path=entry["path"],
         content=tree.decode_content(entry.get("content", ""), entry.get("encoding", "")),
@@ -276,8 +278,8 @@ def update_conf(update: t.Mapping[str, str], existing: str = "") -> str:
 
 
 def environment_lines(addresses: t.Mapping[str, str]) -> dict[str, str]:
-    """What /etc/environment tells units about the machine's addresses."""
-    return {f"COREOS_{name.upper()}": addresses[name] for name in schema.VARIABLES if addresses.get(name)}
+    """What /etc/environment tells units about the machine's addresses, in the original's order."""
+    return {f"COREOS_{name.upper()}": addresses[name] for name in sorted(schema.VARIABLES) if addresses.get(name)}
 
 
 def environment_file(variables: t.Mapping[str, str], existing: str = "") -> str:
@@ -291,12 +293,12 @@ def environment_file(variables: t.Mapping[str, str], existing: str = "") -> str:
 
 
 def oem_release(oem: t.Mapping[str, str]) -> str:
-    """/etc/oem-release, "" when there is no id."""
+    """/etc/oem-release in the original's order, "" when there is no id."""
     if not oem.get("id"):
         return ""
     quoted = ("name", "home_url", "bug_report_url")
     lines = [f'{key.upper()}="{oem.get(key, "")}"' if key in quoted else f"{key.upper()}={oem.get(key, '')}"
-             for key in schema.OEM]  # fmt: skip
+             for key in ("id", "version_id", "name", "home_url", "bug_report_url")]  # fmt: skip
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -123,7 +123,8 @@ SECTIONS: dict[str, Section] = {
     "flannel": Section(FLANNEL, ""),
 }
 
-STRATEGIES = ("best-effort", "etcd-lock", "reboot", "off")
+#: There was a best-effort once; the last version of the original refuses the document for it.
+STRATEGIES = ("etcd-lock", "reboot", "off")
 UPDATE = {
     "reboot_strategy": Key(env="REBOOT_STRATEGY", pattern="|".join(STRATEGIES), allowed=", ".join(STRATEGIES)),
     "group": Key(env="GROUP"),

@@ -43,7 +43,8 @@ class Node(t.NamedTuple):
 
     C(kind) is map, list, str, int, float, bool or null. C(value) holds the children of a map as C((key, line of the
     key, node)), those of a list as nodes, and is a scalar's value otherwise. C(text) is a scalar as it was written.
-    C(literal): it is text by its quotes or by its block, or comes from data.
+    C(literal): it is text by its quotes or by its block, or comes from data. C(colon): it has a colon and no quotes
+    inside of brackets, where the parsers of that time took every colon for that of a key.
     """
 
     kind: str
@@ -51,6 +52,7 @@ class Node(t.NamedTuple):
     line: int = 0
     text: str = ""
     literal: bool = False
+    colon: bool = False
 
 
 def parse(text: str) -> Node:
@@ -86,7 +88,7 @@ class _Reader:
     def __init__(self) -> None:
         self.count = 0
 
-    def node(self, found: t.Any, depth: int) -> Node:
+    def node(self, found: t.Any, depth: int, flow: bool = False) -> Node:
         self.count += 1
         line = found.start_mark.line + 1
         if depth > MAX_DEPTH:
@@ -94,16 +96,18 @@ class _Reader:
         if self.count > MAX_NODES:
             raise DocumentError(f"has more than {MAX_NODES} values, aliases counted as often as used", "limit", line)
         if isinstance(found, yaml.MappingNode):
-            return Node("map", [self._pair(key, value, depth) for key, value in found.value], line)
+            flow = bool(found.flow_style)
+            return Node("map", [self._pair(key, value, depth, flow) for key, value in found.value], line)
         if isinstance(found, yaml.SequenceNode):
-            return Node("list", [self.node(item, depth + 1) for item in found.value], line)
-        return self._scalar(found, line)
+            return Node("list", [self.node(item, depth + 1, bool(found.flow_style)) for item in found.value], line)
+        scalar = self._scalar(found, line)
+        return scalar._replace(colon=flow and found.style is None and ":" in found.value)
 
-    def _pair(self, key: t.Any, value: t.Any, depth: int) -> tuple[str, int, Node]:
+    def _pair(self, key: t.Any, value: t.Any, depth: int, flow: bool) -> tuple[str, int, Node]:
         line = key.start_mark.line + 1
         if not isinstance(key, yaml.ScalarNode):
             raise DocumentError("has a key that is not a word; give keys without brackets", "yaml", line)
-        return key.value, line, self.node(value, depth + 1)
+        return key.value, line, self.node(value, depth + 1, flow)
 
     def _scalar(self, found: t.Any, line: int) -> Node:
         text = found.value

@@ -89,7 +89,7 @@ def test_the_files_are_those_of_the_original(lab: Lab, applied: str) -> None:
         'Environment="REBOOT_WINDOW_START=Thu 04:00"\nEnvironment="REBOOT_WINDOW_LENGTH=1h"\n',
         "/run/flannel/options.env": f"FLANNELD_ETCD_PREFIX=/x\nFLANNELD_IFACE={applied}",
         "/etc/coreos/update.conf": "GROUP=stable\nREBOOT_STRATEGY=off\n",
-        "/etc/oem-release": 'ID=local\nNAME="Local hosts"\nVERSION_ID=\nHOME_URL=""\nBUG_REPORT_URL=""\n',
+        "/etc/oem-release": 'ID=local\nVERSION_ID=\nNAME="Local hosts"\nHOME_URL=""\nBUG_REPORT_URL=""\n',
         "/etc/motd": f"on {applied}\n",
         "/etc/hostname": "renamed-01\n",
         "/etc/systemd/system/other.service.d/10-a.conf": "[Service]\nNice=5\n",

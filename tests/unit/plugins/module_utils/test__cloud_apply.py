@@ -158,3 +158,31 @@ def test_a_manifest_is_read_as_it_was_saved():
     for damaged in ({}, {"files": []}, []):
         with pytest.raises((KeyError, TypeError, ValueError, AttributeError)):
             apply.Manifest.from_data(damaged)
+
+
+@pytest.mark.parametrize(("persistent", "folder"), [(True, "/etc"), (False, "/run")])
+def test_a_strategy_of_off_stops_and_masks_who_would_reboot(persistent, folder):
+    desired = wanted({"coreos": {"update": {"reboot_strategy": "off"}}}, persistent)
+    running = {"locksmithd.service": UnitState("loaded", "active", "running", "enabled")}
+    plan = apply.make_plan(desired, apply.Observed(units=running))
+    assert plan.links == ((f"{folder}/systemd/system/locksmithd.service", "/dev/null"),)
+    assert plan.actions == (("stop", "locksmithd.service"),)
+    assert apply.make_plan(desired, apply.Observed()).actions == ()
+
+
+def test_who_reads_the_settings_of_updates_is_restarted_where_it_runs():
+    desired = wanted({"coreos": {"update": {"group": "beta"}}})
+    assert set(apply.units_of(desired, apply.Manifest())) == {"locksmithd.service", "update-engine.service"}
+    running = {"update-engine.service": UnitState("loaded", "active", "running", "enabled")}
+    assert apply.make_plan(desired, apply.Observed(units=running)).actions == (
+        ("try-restart", "update-engine.service"),
+    )
+
+
+def test_an_owner_without_a_group_leaves_the_group_as_chown_does():
+    entry = {"path": "/etc/x", "content": "x"}
+    files = {
+        owner: models.build({"write_files": [{**entry, "owner": owner}]}).files[0]
+        for owner in ("elroy", "elroy:docker")
+    }
+    assert [(one.owner, one.group) for one in files.values()] == [("elroy", "root"), ("elroy", "docker")]

@@ -77,161 +77,167 @@ def test_a_clean_document_is_clean():
     assert found.data["coreos"]["update"] == {"reboot_strategy": "off", "group": "stable"}
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        # what CoreOS's own validator found
-        ("hostnam: x\n", ("unknown-key", "error", 2, "hostnam")),
-        (
-            "coreos:\n  units:\n    - name: a.service\n      dropins: []\n",
-            ("unknown-key", "error", 5, "coreos.units[0].dropins"),
-        ),
-        ("coreos: []\n", ("wrong-type", "error", 2, "coreos")),
-        ("write_files:\n  path: /x\n", ("wrong-type", "error", 3, "write_files")),
-        ("hostname: [a]\n", ("wrong-type", "error", 2, "hostname")),
-        ("ssh_authorized_keys: word\n", ("wrong-type", "error", 2, "ssh_authorized_keys")),
-        ("coreos: {etcd2: {max_wals: many}}\n", ("wrong-type", "error", 2, "coreos.etcd2.max_wals")),
-        ("coreos: {units: [{name: a.service, enable: 'yes'}]}\n", ("wrong-type", "error", 2, "coreos.units[0].enable")),
-        ("coreos: {etcd2: {ca_file: /x}}\n", ("deprecated", "warning", 2, "coreos.etcd2.ca_file")),
-        ("coreos: {etcd: {listen_peer_urls: a}}\n", ("deprecated", "warning", 2, "coreos.etcd.listen_peer_urls")),
-        ("coreos: {fleet: {public_ip: 192.0.2.1}}\n", ("deprecated", "warning", 2, "coreos.fleet")),
-        (
-            "users: [{name: a, coreos_ssh_import_github: b}]\n",
-            ("deprecated", "warning", 2, "users[0].coreos_ssh_import_github"),
-        ),
-        (
-            "coreos: {units: [{name: a.service, command: run}]}\n",
-            ("invalid-value", "error", 2, "coreos.units[0].command"),
-        ),
-        (
-            "write_files: [{path: /x, encoding: zip, content: a}]\n",
-            ("invalid-value", "error", 2, "write_files[0].encoding"),
-        ),
-        (
-            "write_files: [{path: /x, permissions: 'rwx', content: a}]\n",
-            ("invalid-value", "error", 2, "write_files[0].permissions"),
-        ),
-        ("coreos: {etcd2: {proxy: maybe}}\n", ("invalid-value", "error", 2, "coreos.etcd2.proxy")),
-        (
-            "coreos: {update: {reboot_strategy: sometimes}}\n",
-            ("invalid-value", "error", 2, "coreos.update.reboot_strategy"),
-        ),
-        ("coreos: {locksmith: {window_start: soon}}\n", ("invalid-value", "error", 2, "coreos.locksmith.window_start")),
-        (
-            "coreos: {locksmith: {window_length: long}}\n",
-            ("invalid-value", "error", 2, "coreos.locksmith.window_length"),
-        ),
-        ("manage_etc_hosts: true\n", ("invalid-value", "error", 2, "manage_etc_hosts")),
-        (
-            "write_files: [{path: /x, encoding: b64, content: '***'}]\n",
-            ("undecodable-content", "error", 2, "write_files[0].content"),
-        ),
-        ("write_files: [{path: /usr/bin/x, content: a}]\n", ("path-under-usr", "error", 2, "write_files[0].path")),
-        ("coreos: {write_files: []}\n", ("misplaced-key", "error", 2, "coreos.write_files")),
-        ("coreos: {etcd: {discovery: 'not a url'}}\n", ("discovery-url", "error", 2, "coreos.etcd.discovery")),
-        # what it lacked
-        ("coreos: {etcd2: {discovery: 'not a url'}}\n", ("discovery-url", "error", 2, "coreos.etcd2.discovery")),
-        (
-            "coreos: {etcd2: {discovery: 'https://d.example.org/<token>'}}\n",
-            ("discovery-url", "error", 2, "coreos.etcd2.discovery"),
-        ),
-        (
-            "coreos:\n  update:\n    reboot-strategy: reboot\n",
-            ("hyphenated-key", "error", 4, "coreos.update.reboot_strategy"),
-        ),
-        (
-            "coreos: {update: {reboot_strategy: off}}\n",
-            ("unquoted-boolean", "error", 2, "coreos.update.reboot_strategy"),
-        ),
-        (
-            "write_files:\n- path: /x\n  permissions: 0644\n  content: a\n",
-            ("unquoted-octal", "error", 4, "write_files[0].permissions"),
-        ),
-        (
-            "write_files:\n- path: /x\n  permissions: 420\n  content: a\n",
-            ("unquoted-octal", "error", 4, "write_files[0].permissions"),
-        ),
-        ("hostname: a\nhostname: b\n", ("duplicate-key", "error", 3, "hostname")),
-        ("coreos:\n  oem: {id: a}\n  oem: {id: b}\n", ("duplicate-key", "error", 4, "coreos.oem")),
-        (
-            "coreos: {units: [{name: a.service}, {name: a.service}]}\n",
-            ("duplicate-unit", "error", 2, "coreos.units[1]"),
-        ),
-        (
-            "write_files: [{path: /x, content: a}, {path: /x, content: b}]\n",
-            ("duplicate-file", "error", 2, "write_files[1]"),
-        ),
-        ("coreos: {units: [{command: start}]}\n", ("missing-name", "error", 2, "coreos.units[0]")),
-        ("coreos: {units: [{name: etcd2}]}\n", ("unit-suffix", "error", 2, "coreos.units[0].name")),
-        ("coreos: {units: [{name: 'a b.service'}]}\n", ("unit-suffix", "error", 2, "coreos.units[0].name")),
-        (
-            "coreos: {units: [{name: a.service, content: 'ExecStart=/bin/true'}]}\n",
-            ("unit-text", "error", 2, "coreos.units[0].content"),
-        ),
-        (
-            "coreos: {units: [{name: a.service, drop_ins: [{name: x.conf}]}]}\n",
-            ("missing-content", "error", 2, "coreos.units[0].drop_ins[0]"),
-        ),
-        (
-            "coreos: {units: [{name: a.service, drop_ins: [{content: '[Unit]'}]}]}\n",
-            ("missing-name", "error", 2, "coreos.units[0].drop_ins[0]"),
-        ),
-        (
-            "coreos: {units: [{name: a.service, drop_ins: [{name: x, content: '[Unit]'}]}]}\n",
-            ("drop-in-name", "error", 2, "coreos.units[0].drop_ins[0].name"),
-        ),
-        (
-            "coreos: {units: [{name: etcd2.service, enable: true}]}\n",
-            ("enable-race", "error", 2, "coreos.units[0].enable"),
-        ),
-        (
-            "coreos: {units: [{name: a.service, mask: true, command: start}]}\n",
-            ("mask", "warning", 2, "coreos.units[0]"),
-        ),
-        (
-            f"coreos:\n  etcd2:\n    discovery: {TOKEN_URL}\n    initial_cluster: a=http://192.0.2.1:2380\n",
-            ("exclusive-keys", "error", 5, "coreos.etcd2.initial_cluster"),
-        ),
-        (
-            "coreos: {etcd2: {discovery_srv: example.org, initial_cluster: a=b}}\n",
-            ("exclusive-keys", "error", 2, "coreos.etcd2.initial_cluster"),
-        ),
-        (
-            "coreos: {etcd2: {initial_cluster_state: old}}\n",
-            ("invalid-value", "error", 2, "coreos.etcd2.initial_cluster_state"),
-        ),
-        ("coreos: {etcd2: {cert_file: /x}}\n", ("missing-key", "error", 2, "coreos.etcd2.key_file")),
-        (
-            "coreos: {etcd2: {listen_peer_urls: 'http://:2380'}}\n",
-            ("empty-address", "error", 2, "coreos.etcd2.listen_peer_urls"),
-        ),
-        ("coreos: {etcd2: {name: '${private_ipv4}'}}\n", ("braced-variable", "warning", 2, "coreos.etcd2.name")),
-        ("write_files: [{path: etc/x, content: a}]\n", ("file-path", "error", 2, "write_files[0].path")),
-        ("write_files: [{path: /etc/../x, content: a}]\n", ("file-path", "error", 2, "write_files[0].path")),
-        (
-            f"ssh_authorized_keys:\n- {KEY}\n- {KEY} again\n",
-            ("duplicate-ssh-key", "error", 4, "ssh_authorized_keys[1]"),
-        ),
-        ("ssh_authorized_keys: [AAAA]\n", None),
-        ("ssh_authorized_keys: [hello]\n", ("ssh-key", "error", 2, "ssh_authorized_keys[0]")),
-        ("users: [{name: Big Ben}]\n", ("user-name", "error", 2, "users[0].name")),
-        ("users: [{name: a, passwd: secret}]\n", ("plain-password", "error", 2, "users[0].passwd")),
-        ("users: [{name: a, sudo: 'ALL=(ALL) ALL'}]\n", ("unknown-key", "warning", 2, "users[0].sudo")),
-        ("users: [{name: a, passwd: $6$x$y}]\n", ("secret", "warning", 2, "users[0].passwd")),
-        ("coreos: {fleet: {etcd_password: x}}\n", ("secret", "error", 2, "coreos.fleet.etcd_password")),
-        (
-            "write_files:\n- path: /x\n  content: |\n    -----BEGIN EC PRIVATE KEY-----\n",
-            ("secret", "error", 4, "write_files[0].content"),
-        ),
-        (
-            "write_files: [{path: /x, content: 'DB_PASSWORD=hunter2'}]\n",
-            ("secret", "error", 2, "write_files[0].content"),
-        ),
-        ("units: []\n", ("misplaced-key", "error", 2, "units")),
-        ("hostname: -x\n", ("hostname", "error", 2, "hostname")),
-        ("hostname: core-01.example.org\n", ("hostname", "warning", 2, "hostname")),
-    ],
-)
+RULES = [
+    # what CoreOS's own validator found
+    ("hostnam: x\n", ("unknown-key", "error", 2, "hostnam")),
+    (
+        "coreos:\n  units:\n    - name: a.service\n      dropins: []\n",
+        ("unknown-key", "error", 5, "coreos.units[0].dropins"),
+    ),
+    ("coreos: []\n", ("wrong-type", "error", 2, "coreos")),
+    ("write_files:\n  path: /x\n", ("wrong-type", "error", 2, "write_files")),
+    ("hostname: [a]\n", ("wrong-type", "error", 2, "hostname")),
+    ("ssh_authorized_keys: word\n", ("wrong-type", "error", 2, "ssh_authorized_keys")),
+    ("coreos: {etcd2: {max_wals: many}}\n", ("wrong-type", "error", 2, "coreos.etcd2.max_wals")),
+    ("coreos: {units: [{name: a.service, enable: 'yes'}]}\n", ("wrong-type", "error", 2, "coreos.units[0].enable")),
+    ("coreos: {etcd2: {ca_file: /x}}\n", ("deprecated", "warning", 2, "coreos.etcd2.ca_file")),
+    ("coreos: {etcd: {listen_peer_urls: a}}\n", ("deprecated", "warning", 2, "coreos.etcd.listen_peer_urls")),
+    ("coreos: {fleet: {public_ip: 192.0.2.1}}\n", ("deprecated", "warning", 2, "coreos.fleet")),
+    (
+        "users: [{name: a, coreos_ssh_import_github: b}]\n",
+        ("deprecated", "warning", 2, "users[0].coreos_ssh_import_github"),
+    ),
+    (
+        "coreos: {units: [{name: a.service, command: run}]}\n",
+        ("invalid-value", "error", 2, "coreos.units[0].command"),
+    ),
+    (
+        "write_files: [{path: /x, encoding: zip, content: a}]\n",
+        ("invalid-value", "error", 2, "write_files[0].encoding"),
+    ),
+    (
+        "write_files: [{path: /x, permissions: 'rwx', content: a}]\n",
+        ("invalid-value", "error", 2, "write_files[0].permissions"),
+    ),
+    ("coreos: {etcd2: {proxy: maybe}}\n", ("invalid-value", "error", 2, "coreos.etcd2.proxy")),
+    (
+        "coreos: {update: {reboot_strategy: sometimes}}\n",
+        ("invalid-value", "error", 2, "coreos.update.reboot_strategy"),
+    ),
+    ("coreos: {locksmith: {window_start: soon}}\n", ("invalid-value", "error", 2, "coreos.locksmith.window_start")),
+    (
+        "coreos: {locksmith: {window_length: long}}\n",
+        ("invalid-value", "error", 2, "coreos.locksmith.window_length"),
+    ),
+    ("manage_etc_hosts: true\n", ("invalid-value", "error", 2, "manage_etc_hosts")),
+    (
+        "write_files: [{path: /x, encoding: b64, content: '***'}]\n",
+        ("undecodable-content", "error", 2, "write_files[0].content"),
+    ),
+    ("write_files: [{path: /usr/bin/x, content: a}]\n", ("path-under-usr", "error", 2, "write_files[0].path")),
+    ("coreos: {write_files: []}\n", ("misplaced-key", "error", 2, "coreos.write_files")),
+    ("coreos: {etcd: {discovery: 'not a url'}}\n", ("discovery-url", "error", 2, "coreos.etcd.discovery")),
+    ("coreos:\n  oem: {id: a:b}\n", ("bare-colon", "error", 3, "coreos.oem.id")),
+    ("users: [{name: a, groups: [b, 'c:d', e:f]}]\n", ("bare-colon", "error", 2, "users[0].groups[2]")),
+    (
+        "coreos: {update: {reboot_strategy: best-effort}}\n",
+        ("invalid-value", "error", 2, "coreos.update.reboot_strategy"),
+    ),
+    # what it lacked
+    ("coreos: {etcd2: {discovery: 'not a url'}}\n", ("discovery-url", "error", 2, "coreos.etcd2.discovery")),
+    (
+        "coreos: {etcd2: {discovery: 'https://d.example.org/<token>'}}\n",
+        ("discovery-url", "error", 2, "coreos.etcd2.discovery"),
+    ),
+    (
+        "coreos:\n  update:\n    reboot-strategy: reboot\n",
+        ("hyphenated-key", "error", 4, "coreos.update.reboot_strategy"),
+    ),
+    (
+        "coreos: {update: {reboot_strategy: off}}\n",
+        ("unquoted-boolean", "error", 2, "coreos.update.reboot_strategy"),
+    ),
+    (
+        "write_files:\n- path: /x\n  permissions: 0644\n  content: a\n",
+        ("unquoted-octal", "error", 4, "write_files[0].permissions"),
+    ),
+    (
+        "write_files:\n- path: /x\n  permissions: 420\n  content: a\n",
+        ("unquoted-octal", "error", 4, "write_files[0].permissions"),
+    ),
+    ("hostname: a\nhostname: b\n", ("duplicate-key", "error", 3, "hostname")),
+    ("coreos:\n  oem: {id: a}\n  oem: {id: b}\n", ("duplicate-key", "error", 4, "coreos.oem")),
+    (
+        "coreos: {units: [{name: a.service}, {name: a.service}]}\n",
+        ("duplicate-unit", "error", 2, "coreos.units[1]"),
+    ),
+    (
+        "write_files: [{path: /x, content: a}, {path: /x, content: b}]\n",
+        ("duplicate-file", "error", 2, "write_files[1]"),
+    ),
+    ("coreos: {units: [{command: start}]}\n", ("missing-name", "error", 2, "coreos.units[0]")),
+    ("coreos: {units: [{name: etcd2}]}\n", ("unit-suffix", "error", 2, "coreos.units[0].name")),
+    ("coreos: {units: [{name: 'a b.service'}]}\n", ("unit-suffix", "error", 2, "coreos.units[0].name")),
+    (
+        "coreos: {units: [{name: a.service, content: 'ExecStart=/bin/true'}]}\n",
+        ("unit-text", "error", 2, "coreos.units[0].content"),
+    ),
+    (
+        "coreos: {units: [{name: a.service, drop_ins: [{name: x.conf}]}]}\n",
+        ("missing-content", "error", 2, "coreos.units[0].drop_ins[0]"),
+    ),
+    (
+        "coreos: {units: [{name: a.service, drop_ins: [{content: '[Unit]'}]}]}\n",
+        ("missing-name", "error", 2, "coreos.units[0].drop_ins[0]"),
+    ),
+    (
+        "coreos: {units: [{name: a.service, drop_ins: [{name: x, content: '[Unit]'}]}]}\n",
+        ("drop-in-name", "error", 2, "coreos.units[0].drop_ins[0].name"),
+    ),
+    (
+        "coreos: {units: [{name: etcd2.service, enable: true}]}\n",
+        ("enable-race", "error", 2, "coreos.units[0].enable"),
+    ),
+    (
+        "coreos: {units: [{name: a.service, mask: true, command: start}]}\n",
+        ("mask", "warning", 2, "coreos.units[0]"),
+    ),
+    (
+        f"coreos:\n  etcd2:\n    discovery: {TOKEN_URL}\n    initial_cluster: a=http://192.0.2.1:2380\n",
+        ("exclusive-keys", "error", 5, "coreos.etcd2.initial_cluster"),
+    ),
+    (
+        "coreos: {etcd2: {discovery_srv: example.org, initial_cluster: a=b}}\n",
+        ("exclusive-keys", "error", 2, "coreos.etcd2.initial_cluster"),
+    ),
+    (
+        "coreos: {etcd2: {initial_cluster_state: old}}\n",
+        ("invalid-value", "error", 2, "coreos.etcd2.initial_cluster_state"),
+    ),
+    ("coreos: {etcd2: {cert_file: /x}}\n", ("missing-key", "error", 2, "coreos.etcd2.key_file")),
+    (
+        "coreos: {etcd2: {listen_peer_urls: 'http://:2380'}}\n",
+        ("empty-address", "error", 2, "coreos.etcd2.listen_peer_urls"),
+    ),
+    ("coreos: {etcd2: {name: '${private_ipv4}'}}\n", ("braced-variable", "warning", 2, "coreos.etcd2.name")),
+    ("write_files: [{path: etc/x, content: a}]\n", ("file-path", "error", 2, "write_files[0].path")),
+    ("write_files: [{path: /etc/../x, content: a}]\n", ("file-path", "error", 2, "write_files[0].path")),
+    (
+        f"ssh_authorized_keys:\n- {KEY}\n- {KEY} again\n",
+        ("duplicate-ssh-key", "error", 4, "ssh_authorized_keys[1]"),
+    ),
+    ("ssh_authorized_keys: [AAAA]\n", None),
+    ("ssh_authorized_keys: [hello]\n", ("ssh-key", "error", 2, "ssh_authorized_keys[0]")),
+    ("users: [{name: Big Ben}]\n", ("user-name", "error", 2, "users[0].name")),
+    ("users: [{name: a, passwd: secret}]\n", ("plain-password", "error", 2, "users[0].passwd")),
+    ("users: [{name: a, sudo: 'ALL=(ALL) ALL'}]\n", ("unknown-key", "warning", 2, "users[0].sudo")),
+    ("users: [{name: a, passwd: $6$x$y}]\n", ("secret", "warning", 2, "users[0].passwd")),
+    ("coreos: {fleet: {etcd_password: x}}\n", ("secret", "error", 2, "coreos.fleet.etcd_password")),
+    (
+        "write_files:\n- path: /x\n  content: |\n    -----BEGIN EC PRIVATE KEY-----\n",
+        ("secret", "error", 4, "write_files[0].content"),
+    ),
+    (
+        "write_files: [{path: /x, content: 'DB_PASSWORD=hunter2'}]\n",
+        ("secret", "error", 2, "write_files[0].content"),
+    ),
+    ("units: []\n", ("misplaced-key", "error", 2, "units")),
+    ("hostname: -x\n", ("hostname", "error", 2, "hostname")),
+    ("hostname: core-01.example.org\n", ("hostname", "warning", 2, "hostname")),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), RULES)
 def test_each_rule_is_found_where_it_is_broken(text, expected):
     assert (expected is None) or expected in rules(text)
     if expected is None:
