@@ -42,6 +42,17 @@ class Finding(t.NamedTuple):
         return self._asdict()
 
 
+def of_machine(finding: Finding, name: str) -> Finding:
+    """A finding that says which of many machines it is about."""
+    return finding._replace(key=f"{name}: {finding.key}" if finding.key else name)
+
+
+def sentences(findings: t.Sequence[Finding], limit: int = 20) -> str:
+    """Findings in one message; of very many only some."""
+    more = len(findings) - limit
+    return "; ".join(one.sentence() for one in findings[:limit]) + (f"; and {more} more" if more > 0 else "")
+
+
 class Checked(t.NamedTuple):
     """A document that was read: findings in the order of their lines, and the data, keys with underscores."""
 

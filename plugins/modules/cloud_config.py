@@ -17,7 +17,8 @@ description:
     finding names the line, the key, what was seen and what is allowed.
   - Brings a document from the days of CoreOS, with its hyphenated keys, to a spelling that systems of any age read
     alike, and reports what was changed.
-  - Runs where the documents are needed, most often on the controller.
+  - Runs where the documents are needed, most often on the controller. Documents of many machines are rendered in one
+    call with O(machines).
 author:
   - flotilla.cluster contributors (@flotilla-cluster)
 extends_documentation_fragment:
@@ -39,6 +40,30 @@ options:
         has examples of all of them.
       - C($private_ipv4) and its like stand for values of O(addresses); C(\\$private_ipv4) stands for itself.
     type: dict
+  machines:
+    description:
+      - Descriptions of many machines, in place of O(config), O(addresses) and O(dest) of one. What else is given is the
+        same for all.
+      - When one of them is wrong, nothing is written for any.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: Name of the machine, for messages and the result.
+        type: str
+        required: true
+      config:
+        description: As O(config).
+        type: dict
+        required: true
+      addresses:
+        description: As O(addresses).
+        type: dict
+        default: {}
+      dest:
+        description: As O(dest).
+        type: path
+        required: true
   document:
     description: An existing document to check, to migrate, or to render in another format.
     type: str
@@ -165,6 +190,14 @@ EXAMPLES = r"""
     dest: "/srv/seeds/{{ inventory_hostname }}"
   delegate_to: localhost
 
+- name: Render documents of all machines in one call
+  flotilla.cluster.cloud_config:
+    machines: "{{ hostvars | flotilla.cluster.cloud_config_machines(groups['machines'], '/srv/seeds') }}"
+    format: cloud-init
+    target: nocloud
+  delegate_to: localhost
+  run_once: true
+
 - name: Render Ignition for EC2, whose user-data is small
   flotilla.cluster.cloud_config:
     config: "{{ machine }}"
@@ -259,9 +292,36 @@ config:
   type: dict
 files_changed:
   description: Paths that were written or removed.
-  returned: when O(dest) is given
+  returned: when O(dest) or O(machines) is given
   type: list
   elements: str
+machines:
+  description:
+    - What the call has done for each of O(machines), by name. Findings with the machine's name are in RV(findings).
+  returned: when O(machines) is given
+  type: dict
+  contains:
+    changed:
+      description: Whether files were written or removed.
+      returned: always
+      type: bool
+    digest:
+      description: As RV(digest).
+      returned: always
+      type: str
+    encoding:
+      description: As RV(encoding).
+      returned: always
+      type: str
+    size:
+      description: As RV(size).
+      returned: always
+      type: int
+    boot_arguments:
+      description: As RV(boot_arguments).
+      returned: always
+      type: list
+      elements: str
 """
 
 import os
@@ -270,7 +330,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.flotilla.cluster.plugins.module_utils import _cloud as cloud
 from ansible_collections.flotilla.cluster.plugins.module_utils import _cloud_lint as lint
-from ansible_collections.flotilla.cluster.plugins.module_utils._cloud_files import Writer
+from ansible_collections.flotilla.cluster.plugins.module_utils._cloud_files import Plan, Writer
 from ansible_collections.flotilla.cluster.plugins.module_utils._cloud_targets import TARGETS
 from ansible_collections.flotilla.cluster.plugins.module_utils._host_system import HostError
 
@@ -307,6 +367,58 @@ def stop(module: AnsibleModule, findings: t.Sequence[lint.Finding], **more: t.An
         )
 
 
+def is_secret(module: AnsibleModule, rendered: cloud.Rendered) -> bool:
+    """Whether documents must not be shown."""
+    return bool(module.params["secret_files"]) or any(one.rule == "secret" for one in rendered.findings)
+
+
+def write(module: AnsibleModule, rendered: cloud.Rendered, request: cloud.Request, dest: str, secret: bool) -> Plan:
+    """Write documents to a directory; what that changes."""
+    try:
+        writer = Writer(dest, module.params["mode"], hide=secret)
+        plan = writer.plan(cloud.layout(rendered, request), cloud.LAYOUT_NAMES)
+        if not module.check_mode:
+            writer.apply(plan)
+    except (HostError, ValueError) as error:
+        module.fail_json(msg=f"dest {dest}: {error}")
+    return plan
+
+
+def render_many(module: AnsibleModule, request: cloud.Request) -> dict[str, t.Any]:
+    """Render all machines, then write; the module's result. One that is wrong keeps all from being written."""
+    done: list[tuple[dict[str, t.Any], cloud.Request, cloud.Rendered]] = []
+    findings: list[lint.Finding] = []
+    for machine in module.params["machines"]:
+        name, own = machine["name"], request._replace(addresses=machine["addresses"])
+        try:
+            rendered = cloud.render(machine["config"], own, module.params["secret_files"])
+        except cloud.CloudConfigError as error:
+            findings += [lint.of_machine(one, name) for one in error.findings]
+            continue
+        findings += [lint.of_machine(one, name) for one in rendered.findings]
+        done.append((machine, own, rendered))
+    if len(done) < len(module.params["machines"]):
+        errors = [one for one in findings if one.severity == lint.ERROR]
+        module.fail_json(msg=lint.sentences(errors), findings=[one.as_dict() for one in findings])
+    stop(module, findings)
+    result: dict[str, t.Any] = {"findings": [one.as_dict() for one in findings], "machines": {}, "files_changed": []}
+    differences: list[dict[str, str]] = []
+    for machine, own, rendered in done:
+        plan = write(module, rendered, own, machine["dest"], is_secret(module, rendered))
+        told = cloud.described(rendered, own, secret=True)
+        kept = {key: told[key] for key in ("digest", "encoding", "size", "boot_arguments")}
+        result["machines"][machine["name"]] = {"changed": bool(plan.paths), **kept}
+        result["files_changed"] += [os.path.join(machine["dest"], one) for one in plan.paths]
+        differences += [
+            {**one, **{key: f"{machine['name']}: {one[key]}" for key in one if key.endswith("_header")}}
+            for one in plan.differences
+        ]
+    warnings = [one for one in findings if one.severity == lint.WARNING]
+    if warnings:
+        module.warn(lint.sentences(warnings))
+    return {"changed": bool(result["files_changed"]), **result, **({"diff": differences} if module._diff else {})}
+
+
 def render(module: AnsibleModule, checked: lint.Checked, request: cloud.Request) -> dict[str, t.Any]:
     """Render and write; the module's result."""
     params = module.params
@@ -316,17 +428,11 @@ def render(module: AnsibleModule, checked: lint.Checked, request: cloud.Request)
     except cloud.CloudConfigError as error:
         module.fail_json(msg=str(error), findings=[one.as_dict() for one in error.findings])
     stop(module, rendered.findings)
-    secret = bool(params["secret_files"]) or any(one.rule == "secret" for one in rendered.findings)
+    secret = is_secret(module, rendered)
     result = {"changed": False, **cloud.described(rendered, request, secret)}
     result["findings"] = [one.as_dict() for one in rendered.findings]
     if params["dest"]:
-        try:
-            writer = Writer(params["dest"], params["mode"], hide=secret)
-            plan = writer.plan(cloud.layout(rendered, request), cloud.LAYOUT_NAMES)
-            if not module.check_mode:
-                writer.apply(plan)
-        except (HostError, ValueError) as error:
-            module.fail_json(msg=f"dest {params['dest']}: {error}")
+        plan = write(module, rendered, request, params["dest"], secret)
         result.update(changed=bool(plan.paths), files_changed=[os.path.join(params["dest"], one) for one in plan.paths])
         if module._diff:
             result["diff"] = plan.differences
@@ -340,6 +446,16 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "config": {"type": "dict"},
+            "machines": {
+                "type": "list",
+                "elements": "dict",
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "config": {"type": "dict", "required": True},
+                    "addresses": {"type": "dict", "default": {}},
+                    "dest": {"type": "path", "required": True},
+                },
+            },
             "document": {"type": "str"},
             "src": {"type": "path"},
             "secret_files": {
@@ -365,9 +481,13 @@ def main() -> None:
             "dest": {"type": "path"},
             "mode": {"type": "str", "default": "0600"},
         },
-        required_one_of=[("config", "document", "src")],
-        mutually_exclusive=[("config", "document", "src"), ("config", "migrate")],
-        required_by={"dest": ["format"], "stub_url": ["format"]},
+        required_one_of=[("config", "document", "src", "machines")],
+        mutually_exclusive=[
+            ("config", "document", "src", "machines"),
+            ("config", "migrate"),
+            *(("machines", one) for one in ("migrate", "addresses", "dest", "stub_url")),
+        ],
+        required_by={"dest": ["format"], "stub_url": ["format"], "machines": ["format"]},
         supports_check_mode=True,
     )
     if yaml is None:
@@ -380,6 +500,8 @@ def main() -> None:
         allow_secrets=params["allow_secrets"],
         stub_url=params["stub_url"] or "",
     )
+    if params["machines"] is not None:
+        module.exit_json(**render_many(module, request))
     document = read_document(module)
     more: dict[str, t.Any] = {}
     # only CoreOS's agent puts addresses in by itself

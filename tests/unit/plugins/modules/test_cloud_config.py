@@ -109,3 +109,52 @@ def test_bad_input_is_one_sentence(run_module, options, words):
     result = run_module("cloud_config", **options)
     assert words in result["msg"]
     assert "Traceback" not in json.dumps(result)
+
+
+def many(folder, **addresses):
+    """Two machines, the second of which has no address of its own but when it is given one."""
+    own = [ADDRESSES, addresses]
+    return [
+        {
+            "name": f"core-0{number}",
+            "config": CONFIG,
+            "addresses": own[number - 1],
+            "dest": str(folder / f"core-0{number}"),
+        }
+        for number in (1, 2)
+    ]
+
+
+def test_many_machines_are_rendered_in_one_call(run_module, tmp_path):
+    options = {"machines": many(tmp_path, private_ipv4="10.0.0.12"), "format": "cloud-init", "target": "nocloud"}
+    first = run_module("cloud_config", **options, _ansible_check_mode=True, _ansible_diff=True)
+    assert (first["changed"], len(first["diff"]), list(tmp_path.iterdir())) == (True, 6, [])
+    assert first["diff"][3]["after_header"] == "core-02: user-data"
+    result = run_module("cloud_config", **options)
+    assert [one["changed"] for one in result["machines"].values()] == [True, True]
+    assert "on 10.0.0.11" in (tmp_path / "core-01/user-data").read_text()
+    assert "on 10.0.0.12" in (tmp_path / "core-02/user-data").read_text()
+    # as one by one
+    alone = run_module("cloud_config", **SEED, dest=str(tmp_path / "core-01"))
+    assert (alone["changed"], alone["digest"]) == (False, result["machines"]["core-01"]["digest"])
+    (tmp_path / "core-02/meta-data").unlink()
+    again = run_module("cloud_config", **options)
+    assert again["files_changed"] == [str(tmp_path / "core-02/meta-data")]
+    assert [one["changed"] for one in again["machines"].values()] == [False, True]
+
+
+def test_one_of_many_that_is_wrong_keeps_all_from_being_written(run_module, tmp_path):
+    result = run_module("cloud_config", machines=many(tmp_path), format="cloud-init")
+    assert result["failed"]
+    assert result["msg"].startswith(
+        "core-02: write_files[0].content: holds $private_ipv4, and that address is not known"
+    )
+    assert "core-01" not in result["msg"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_very_many_faults_some_are_told(run_module, tmp_path):
+    machines = [{**many(tmp_path)[1], "name": f"m{number}"} for number in range(30)]
+    message = run_module("cloud_config", machines=machines, format="coreos")["msg"]
+    assert message.count("[unresolved-variable]") == 20
+    assert message.endswith("; and 10 more")
