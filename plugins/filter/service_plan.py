@@ -21,7 +21,7 @@ options:
     elements: dict
     required: true
   stored:
-    description: What M(flotilla.cluster.fleet_unit_info) returned as C(units).
+    description: C(units) of M(flotilla.cluster.fleet_unit_info), with C(content) and C(desired_state) at least.
     type: list
     elements: dict
     required: true

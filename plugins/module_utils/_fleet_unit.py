@@ -53,6 +53,8 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._unit_name import
 )
 
 STATES = ("inactive", "loaded", "launched", "absent")
+# what a unit has that is read, beside its name
+FIELDS = ("content", "current_state", "desired_state", "hash", "machine_id", "options", "reason", "states")
 
 # up to so many names are asked for one by one; above, the whole list is less work for both sides
 _FEW = 5
@@ -508,20 +510,24 @@ def run(params: t.Mapping[str, t.Any], wanted: t.Sequence[WantedUnit], *, check:
 
 
 def read_units(params: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
-    """What the info module returns: the units named, or all of them, by name."""
+    """What the info module returns: the units named, or all of them, by name, with all fields or those asked for."""
+    fields = FIELDS if params["fields"] is None else tuple(params["fields"])
     with closing(fleet_client(params)) as client:
         if params["names"] is None:
             units = {unit.name: unit for unit in client.units()}
-            states = client.states()
+            states = client.states() if "states" in fields else []
         else:
             names = list(dict.fromkeys(append_suffix(name) for name in params["names"]))
             units = fetch(client, names)
-            states = _states(client, names)
-    return [
-        {
-            **describe(units[name], states),
-            "content": serialize(units[name].options),
-            "options": [option._asdict() for option in units[name].options],
-        }
-        for name in sorted(units)
-    ]
+            states = _states(client, names) if "states" in fields else []
+    return [_read(units[name], states, fields) for name in sorted(units)]
+
+
+def _read(unit: Unit, states: t.Sequence[UnitState], fields: t.Sequence[str]) -> dict[str, t.Any]:
+    told: dict[str, t.Callable[[], t.Any]] = {
+        "content": lambda: serialize(unit.options),
+        "options": lambda: [option._asdict() for option in unit.options],
+    }
+    described = describe(unit, states)
+    found = {field: told[field]() if field in told else described[field] for field in fields}
+    return {"name": unit.name, **found}

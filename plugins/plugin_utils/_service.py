@@ -13,6 +13,7 @@ belongs to, so that a service that is described no more is found and removed. sy
 
 from __future__ import annotations
 
+import functools
 import re
 import typing as t
 
@@ -390,13 +391,20 @@ def wanted_units(services: t.Sequence[Description], group: str, proxies: t.Seque
 
 def _owner(unit: Unit) -> str:
     """The deployment that a stored unit belongs to, "" for all other units."""
-    values = [o["value"] for o in unit["options"] if (o["section"], o["name"]) == (SECTION, "Group")]
-    return str(values[-1]) if values else ""
+    if f"[{SECTION}]" not in unit["content"]:
+        return ""
+    values = [o.value for o in _options(unit["content"]) if (o.section, o.name) == (SECTION, "Group")]
+    return values[-1] if values else ""
 
 
-def _same(content: str, stored: Unit) -> bool:
-    wanted = [(o.section, o.name, o.value) for o in _unit_file.parse_unit(content)]
-    return wanted == [(o["section"], o["name"], o["value"]) for o in stored["options"]]
+@functools.lru_cache(maxsize=4096)
+def _options(content: str) -> tuple[_unit_file.UnitOption, ...]:
+    """A template and its copies are one text."""
+    return tuple(_unit_file.parse_unit(content))
+
+
+def _same(content: str, stored: str) -> bool:
+    return content == stored or _options(content) == _options(stored)
 
 
 def plan(
@@ -417,7 +425,7 @@ def plan(
         before = known.get(unit["name"])
         if before is None:
             back.append({"name": unit["name"], "state": "absent"})
-        elif not _same(unit["content"], before) or before["desired_state"] != unit["state"]:
+        elif not _same(unit["content"], before["content"]) or before["desired_state"] != unit["state"]:
             back.append({"name": unit["name"], "content": before["content"], "state": before["desired_state"]})
     return {
         "units": [*wanted, *({"name": name, "state": "absent"} for name in gone)],

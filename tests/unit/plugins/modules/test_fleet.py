@@ -594,6 +594,15 @@ def test_info_reads_what_upstream_answers(run_module, api):
 
 
 @played_back
+def test_info_reads_no_more_than_it_is_asked_for(run_module, api):
+    # a request for the states would be one too many
+    server = api(*recorded("units-list"))
+    found = run_module("fleet_unit_info", endpoint=server.url, fields=["desired_state", "content"])["units"]
+    assert {tuple(sorted(unit)) for unit in found} == {("content", "desired_state", "name")}
+    assert found[0]["content"] == "[Unit]\nDescription=v2\n\n[Service]\nExecStart=/bin/sleep 100000\n"
+
+
+@played_back
 def test_machines_of_upstream(run_module, api):
     server = api(*recorded("machines"))
     found = run_module("fleet_machine_info", endpoint=server.url)["machines"]
