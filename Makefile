@@ -105,6 +105,7 @@ test-services: venv base ## every example of a service deployed, updated, hurt a
 .PHONY: test-docker
 test-docker: venv base ## role docker with all it can, the firewall, images, a registry, podman, on four local hosts: some minutes
 	$(BIN)/molecule test --scenario-name docker
+	$(BIN)/pytest tests/engine
 
 .PHONY: test-etcd
 test-etcd: venv base ## discovery, certificates, upgrades and losses of etcd on local hosts: about twenty minutes
