@@ -70,6 +70,7 @@ def answers_everywhere(cluster: Cluster) -> None:
         )
 
 
+# by the example's name; behind a space what tells one run of it from another
 EXAMPLES_AND_WORDS = {
     "hello": (shows_a_page, ()),
     "replicated": (shows_three_pages, ()),
@@ -78,6 +79,7 @@ EXAMPLES_AND_WORDS = {
     "stateful": (keeps_its_data, ()),
     "rolling": (shows_its_version, ()),
     "proxy": (answers_everywhere, ()),
+    "proxy nginx": (answers_everywhere, ("-e", "program=nginx")),
 }
 
 
@@ -89,6 +91,7 @@ def test_an_example_is_short(path: Path) -> None:
 @pytest.mark.parametrize("example", EXAMPLES_AND_WORDS)
 def test_an_example_comes_and_goes(cluster: Cluster, example: str) -> None:
     works, words = EXAMPLES_AND_WORDS[example]
+    example = example.split()[0]
     before, containers = cluster.unit_files(), cluster.containers()
     told = cluster.play(example, "--check", "--diff", *words)
     assert told.changed >= 1
@@ -217,8 +220,9 @@ class Client:
             thread.join()
 
 
-def test_a_client_of_the_proxy_hardly_sees_that_a_machine_is_lost(cluster: Cluster) -> None:
-    cluster.play("proxy")
+@pytest.mark.parametrize("program", ["nginx", "haproxy"])
+def test_a_client_of_the_proxy_hardly_sees_that_a_machine_is_lost(cluster: Cluster, program: str) -> None:
+    cluster.play("proxy", "-e", f"program={program}")
     answers_everywhere(cluster)
     asked, victim = cluster.machines[0], cluster.machines[1]
     with Client(asked.address) as client:

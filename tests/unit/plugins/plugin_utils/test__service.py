@@ -25,15 +25,7 @@ def options(text: str) -> dict[tuple[str, str], list[str]]:
 
 def stored(units: list[dict[str, t.Any]]) -> list[dict[str, t.Any]]:
     """Units as fleet_unit_info returns them."""
-    return [
-        {
-            "name": unit["name"],
-            "content": unit["content"],
-            "desired_state": unit["state"],
-            "options": [o._asdict() for o in _unit_file.parse_unit(unit["content"])],
-        }
-        for unit in units
-    ]
+    return [{"name": unit["name"], "content": unit["content"], "desired_state": unit["state"]} for unit in units]
 
 
 def test_the_least_that_can_be_said() -> None:
@@ -179,6 +171,13 @@ def test_what_is_there_already_is_not_taken_back() -> None:
     plan = service_plan([WEB], there, "g")
     assert plan["back"] == []
     assert plan["problems"] == []
+
+
+def test_what_another_wrote_in_another_form_is_the_same() -> None:
+    there = stored(_service.units_of(WEB, "g"))
+    for unit in there:
+        unit["content"] = "# a comment\n" + unit["content"].replace("=", " = ", 1)
+    assert service_plan([WEB], there, "g")["back"] == []
 
 
 def test_an_update_is_taken_back_to_what_there_was() -> None:
@@ -327,6 +326,62 @@ def test_a_proxy_for_connections_and_one_with_a_template_of_its_own() -> None:
     assert front["X-Template", "Line"] == ["defaults", "mode http", "backend x", "@each web server $name $endpoint"]
 
 
+NGINX: dict[str, t.Any] = {
+    "name": "front",
+    "program": "nginx",
+    "listen": [
+        {"service": "web", "port": 80},
+        {"service": "db", "port": 5432, "address": "2001:db8::1", "mode": "tcp"},
+    ],
+}
+
+
+def test_nginx_does_the_same() -> None:
+    plan = service_plan([], [], "g", [NGINX])
+    assert [unit["name"] for unit in plan["units"]] == ["front.service", "front-follow.service"]
+    front, follow = (options(unit["content"]) for unit in plan["units"])
+    assert front["Service", "ExecStart"] == ["/usr/sbin/nginx -c /run/flotilla-proxy-front/nginx.conf"]
+    assert front["Service", "ExecReload"] == [
+        "/usr/sbin/nginx -q -t -c /run/flotilla-proxy-front/nginx.conf",
+        "/bin/kill -HUP $MAINPID",
+    ]
+    lines = front["X-Template", "Line"]
+    assert f"pid {front['Service', 'PIDFile'][0]};" in lines
+    # what cannot be is refused before nginx sees it
+    assert '"--check=/usr/sbin/nginx -q -t -c {}"' in front["Service", "ExecStartPre"][0]
+    assert '"--check=/usr/sbin/nginx -q -t -c {}"' in follow["Service", "ExecStart"][0]
+    assert "listen 80;" in lines
+    assert "listen [2001:db8::1]:5432;" in lines
+    assert "proxy_pass http://web-80;" in lines
+    assert "proxy_pass db-5432-2001-db8--1;" in lines
+    assert "upstream db-5432-2001-db8--1 {" in lines
+    for service in ("web", "db"):
+        assert f"@each {service} server $endpoint max_fails=1 fail_timeout=2s;" in lines
+        assert f"@none {service} server 127.0.0.1:9 down;" in lines
+    assert '@none web return 503 "no copy of web is up";' in lines
+    assert sum(line.count("{") - line.count("}") for line in lines) == 0
+    assert all(line[-1] in "{};" for line in lines)
+
+
+def test_nginx_gets_no_block_that_nothing_needs() -> None:
+    def lines(entry: dict[str, t.Any]) -> list[str]:
+        plan = service_plan([], [], "g", [{**NGINX, "listen": [entry]}])
+        return options(plan["units"][0]["content"])["X-Template", "Line"]
+
+    web, db = (lines(entry) for entry in NGINX["listen"])
+    assert ("http {" in web, "stream {" in web, any("load_module" in line for line in web)) == (True, False, False)
+    assert ("http {" in db, "stream {" in db, any("load_module" in line for line in db)) == (False, True, True)
+
+
+def test_one_port_at_two_addresses_is_two_backends() -> None:
+    entries = [{"service": "web", "port": 80, "address": f"192.0.2.{number}"} for number in (1, 2)]
+    for program, word in (("haproxy", "backend"), ("nginx", "upstream")):
+        plan = service_plan([], [], "g", [{"name": "front", "program": program, "listen": entries}])
+        lines = options(plan["units"][0]["content"])["X-Template", "Line"]
+        names = [line.split()[1] for line in lines if line.startswith(f"{word} ")]
+        assert names == ["web-80-192-0-2-1", "web-80-192-0-2-2"]
+
+
 def test_a_proxy_that_is_described_no_more_goes() -> None:
     units = service_plan([], [], "g", [FRONT])["units"]
     plan = service_plan([], stored(units), "g", [])
@@ -351,6 +406,11 @@ def test_a_proxy_that_is_described_no_more_goes() -> None:
         ({"listen": None, "template": "a\nb \\"}, "proxy front: line 2 of template ends with a backslash"),
         ({"listen": None, "template": "x" * 2001}, "proxy front: line 1 of template has 2001 bytes"),
         ({"name": "Front!"}, 'proxy "Front!": use up to 48'),
+        ({"program": "varnish"}, 'proxy front: program is "varnish": allowed are haproxy and nginx'),
+        (
+            {"listen": None, "template": "events {}", "program": "nginx"},
+            'proxy front: template has no line "pid /run/flotilla-proxy-front/nginx.pid;"',
+        ),
     ],
 )
 def test_what_is_wrong_with_a_proxy(change: dict[str, t.Any], sentence: str) -> None:
