@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib
 import os
@@ -13,7 +14,7 @@ import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.flotilla.cluster.plugins.module_utils import _pki
+from ansible_collections.flotilla.cluster.plugins.module_utils import _lock, _pki
 from ansible_collections.flotilla.cluster.plugins.plugin_utils._module_runner import (
     Runner,
     RunnerError,
@@ -31,6 +32,7 @@ ARGUMENTS: dict[str, dict[str, t.Any]] = {
     "reissue_before": {"type": "str", "default": ""},
 }
 BACKDATED = f"-{_pki.BACKDATED.days}d"
+LOCK_TIMEOUT = 60
 
 
 class Authorities:
@@ -186,6 +188,22 @@ def _write(path: str, content: bytes) -> None:
     os.replace(temporary, path)
 
 
+@contextlib.contextmanager
+def alone(directory: str) -> t.Iterator[None]:
+    """Keep other plays of this controller away from the authorities: two would make two of each."""
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if not _lock.take(held, LOCK_TIMEOUT):
+            raise _pki.PkiError(
+                f"another play has been working with them for more than {LOCK_TIMEOUT} s; wait until it ends, or find"
+                f" it with 'fuser {directory}'"
+            )
+        yield
+    finally:
+        os.close(held)
+
+
 def collection_roots(collection: str) -> list[str]:
     """Return the folders above C(ansible_collections) in which a collection lies."""
     package = importlib.import_module(f"ansible_collections.{collection}")
@@ -212,7 +230,10 @@ class ActionModule(ActionBase):
                 " with ansible-galaxy collection install community.crypto"
             ) from None
         try:
-            with Runner(roots) as runner:
+            with contextlib.ExitStack() as held:
+                if not self._task.check_mode:
+                    held.enter_context(alone(params["directory"]))
+                runner = held.enter_context(Runner(roots))
                 result.update(self._work(Authorities(runner, params), params))
         except (RunnerError, OSError, _pki.PkiError) as exc:
             raise AnsibleActionFail(f"cannot work with the authorities in {params['directory']}: {exc}") from exc
@@ -227,8 +248,6 @@ class ActionModule(ActionBase):
             return {"changed": bool(moved), "made": [], "signed": {}, "rotated": moved}
         if self._task.check_mode:
             return {"changed": bool(made or wanted), "made": made, "signed": {}}
-        if made:
-            os.makedirs(params["directory"], mode=0o700, exist_ok=True)
         for name in made:
             authorities.make(name)
         signed = {

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import grp
 import json
 import os
@@ -22,6 +21,7 @@ import subprocess
 import time
 import typing as t
 
+from ansible_collections.flotilla.cluster.plugins.module_utils import _lock
 from ansible_collections.flotilla.cluster.plugins.module_utils._host_plan import (
     UNIT_DIRECTORIES,
     VERSION_NAME,
@@ -287,19 +287,12 @@ def locked(unit: str) -> t.Iterator[None]:
     """Keep other runs away from this unit. Raises HostError when one does not end."""
     os.makedirs(STAMP_DIRECTORY, mode=0o755, exist_ok=True)
     path = os.path.join(STAMP_DIRECTORY, unit + ".lock")
-    deadline = time.monotonic() + LOCK_TIMEOUT
     with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb") as held:
-        while True:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise HostError(
-                        f"Another run has been working on {unit} on this host for more than {LOCK_TIMEOUT} s; wait"
-                        f" until it ends, or find it with 'fuser {path}'"
-                    ) from None
-                time.sleep(0.2)
+        if not _lock.take(held.fileno(), LOCK_TIMEOUT):
+            raise HostError(
+                f"Another run has been working on {unit} on this host for more than {LOCK_TIMEOUT} s; wait until it"
+                f" ends, or find it with 'fuser {path}'"
+            )
         yield
 
 

@@ -10,6 +10,7 @@ import types
 
 import pytest
 from ansible.errors import AnsibleActionFail
+from ansible_collections.flotilla.cluster.plugins.action import pki_authority
 from ansible_collections.flotilla.cluster.plugins.action.pki_authority import ActionModule
 
 x509 = pytest.importorskip("cryptography.x509")
@@ -65,6 +66,20 @@ def test_authorities_are_made_once(run, folder):
     result = run(authorities=NAMES)
     assert (result["changed"], result["made"]) == (False, [])
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == made
+
+
+def test_two_plays_do_not_make_two_authorities(run, folder, monkeypatch):
+    monkeypatch.setattr(pki_authority, "LOCK_TIMEOUT", 0)
+    busy = f"another play has been working with them .* 'fuser {folder}'"
+    with pki_authority.alone(str(folder)), pytest.raises(AnsibleActionFail, match=busy):
+        run(authorities=NAMES)
+    assert list(folder.iterdir()) == []
+    assert run(authorities=NAMES)["made"] == NAMES
+
+
+def test_a_prediction_makes_no_folder_and_waits_for_nobody(run, folder):
+    assert run(check_mode=True, authorities=NAMES)["made"] == NAMES
+    assert not folder.exists()
 
 
 def test_an_authority_may_sign_and_nothing_else(run, folder):
