@@ -10,13 +10,26 @@ own socket out.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import math
+import socket
+import ssl
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, cast
+
+from aiohttp import web
+
+log = logging.getLogger(__name__)
 
 MOST = 512
 """Connections of one listener."""
 SILENCE = 60.0
 """Seconds in which a client must have sent the whole head of a request, its first or another."""
+HANDSHAKES = 128
+"""Clients of a listener with TLS that may be in the middle of their handshakes; more wait in the kernel's queue."""
+HANDSHAKE = 10.0
+"""Seconds that a handshake may take."""
 LOOK = 5.0
 """Seconds between two looks at who is silent."""
 
@@ -166,3 +179,91 @@ class _Door(asyncio.Protocol):
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+
+class TlsSite(web.BaseSite):
+    """A TCP address at which aiohttp's ``runner`` serves with TLS.
+
+    asyncio's own server starts any number of handshakes and gives each a minute, and nobody who has not finished one
+    is known to ``Connections``.
+    """
+
+    def __init__(
+        self,
+        runner: web.BaseRunner,
+        host: str,
+        port: int,
+        context: ssl.SSLContext,
+        most: int = HANDSHAKES,
+        seconds: float = HANDSHAKE,
+    ) -> None:
+        super().__init__(runner, ssl_context=context)
+        self._address = (host, port)
+        self._most = most
+        self._seconds = seconds
+
+    @property
+    def name(self) -> str:
+        host, port = self._address
+        return f"https://{f'[{host}]' if ':' in host else host}:{port}"
+
+    async def start(self) -> None:
+        """Listen. Raises OSError when the address cannot be had."""
+        await super().start()
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        listening = socket.create_server(self._address, family=family, backlog=self._backlog)
+        listening.setblocking(False)
+        # Asked for once, as it counts the connections of this listener.
+        protocols = cast(Any, self._runner.server)
+
+        async def greet(client: socket.socket) -> None:
+            loop = asyncio.get_running_loop()
+            with contextlib.suppress(OSError):  # no TLS, no certificate that counts, too slow, or gone
+                await loop.connect_accepted_socket(
+                    protocols, client, ssl=self._ssl_context, ssl_handshake_timeout=self._seconds
+                )
+
+        self._server = cast(asyncio.AbstractServer, _Acceptor(listening, greet, self._most))
+
+
+class _Acceptor:
+    """Takes clients of a listening socket as long as there is room for another handshake."""
+
+    def __init__(
+        self, listening: socket.socket, greet: Callable[[socket.socket], Coroutine[Any, Any, None]], most: int
+    ) -> None:
+        self.sockets = (listening,)
+        self._greet = greet
+        self._room = asyncio.Semaphore(most)
+        self._greetings: set[asyncio.Task[None]] = set()
+        self._accepts = asyncio.get_running_loop().create_task(self._accept(listening))
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._room.acquire()
+            try:
+                client, _address = await loop.sock_accept(listening)
+            except OSError as error:  # out of file descriptors, for example
+                log.warning("cannot take a connection at %s: %s", listening.getsockname(), error)
+                self._room.release()
+                await asyncio.sleep(1)
+                continue
+            greeting = loop.create_task(self._greet(client))
+            self._greetings.add(greeting)
+            greeting.add_done_callback(self._greeted)
+
+    def _greeted(self, greeting: asyncio.Task[None]) -> None:
+        self._greetings.discard(greeting)
+        self._room.release()
+
+    def close(self) -> None:
+        """Take nobody any more, and end handshakes. Who has been greeted stays."""
+        for task in [self._accepts, *self._greetings]:
+            task.cancel()
+        for listening in self.sockets:
+            listening.close()
+
+    async def wait_closed(self) -> None:
+        """Wait for what `close` has ended."""
+        await asyncio.gather(self._accepts, *self._greetings, return_exceptions=True)

@@ -31,7 +31,7 @@ from .agent import Agent
 from .announce import LEASE_SECONDS, Bulletin
 from .api import make_app, make_runner
 from .config import Config, ConfigError, Login, load, logins
-from .connections import Connections
+from .connections import Connections, TlsSite
 from .engine import Engine
 from .inquiry import AskingRegistry, Desk
 from .memory import Memory
@@ -339,7 +339,7 @@ class Daemon:
             await web.SockSite(runner, self._own_socket()).start()
         if self.config.listen:
             host, _colon, port = self.config.listen.rpartition(":")
-            await web.TCPSite(runner, host.strip("[]"), int(port), ssl_context=server_tls(self.config)).start()
+            await TlsSite(runner, host.strip("[]"), int(port), server_tls(self.config)).start()
         return runner
 
     def _own_socket(self) -> socket.socket:

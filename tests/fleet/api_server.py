@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from flotilla_fleet.api import make_app, make_runner
-from flotilla_fleet.connections import Connections
+from flotilla_fleet.connections import Connections, TlsSite
 from flotilla_fleet.store import Store
 
 T = TypeVar("T")
@@ -84,13 +84,12 @@ class Server:
         asyncio.run_coroutine_threadsafe(self._start(), self.loop).result(10)
         return self
 
-    def listen_tls(self, context: ssl.SSLContext) -> int:
+    def listen_tls(self, context: ssl.SSLContext, **limits: Any) -> int:
         """Serve on a TCP port of the loopback too, and return the port."""
 
         async def listen() -> int:
             assert self._runner is not None
-            site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=context)
-            await site.start()
+            await TlsSite(self._runner, "127.0.0.1", 0, context, **limits).start()
             return int(self._runner.addresses[-1][1])
 
         return asyncio.run_coroutine_threadsafe(listen(), self.loop).result(10)

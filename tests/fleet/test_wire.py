@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import socket
@@ -12,6 +13,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -275,6 +277,36 @@ def test_each_address_has_its_own_limit(pki: Pki, tmp_path: Path, capfd: pytest.
             assert main(["--endpoint", f"https://127.0.0.1:{port}", *_flags(pki), "list-units"]) == 1
             assert "fleetd has 1 connections on this address" in capfd.readouterr().err
             assert server.get("units").status == 200
+
+
+def test_who_never_ends_a_handshake_holds_its_place_for_a_moment_only(
+    pki: Pki, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with Server(MemoryStore(), tmp_path / "s") as server:
+        port = server.listen_tls(pki.server_context(), most=2, seconds=3)
+        listing = ["--endpoint", f"https://127.0.0.1:{port}", *_flags(pki), "list-units", "--no-legend"]
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as silent:
+            begun = time.monotonic()
+            assert main(listing) == 0
+            assert time.monotonic() - begun < 2.5, "one place was free"
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as other:
+                assert main(listing) == 0, "waits for one of the two, and is served then"
+                assert time.monotonic() - begun > 2.9
+                assert silent.recv(1) == other.recv(1) == b""
+    assert capfd.readouterr().err == ""
+
+
+def test_what_is_no_handshake_is_put_out_at_once(pki: Pki, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Server(MemoryStore(), tmp_path / "s") as server:
+        port = server.listen_tls(pki.server_context(), most=1, seconds=60)
+        for _time in range(3):
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as plain:
+                plain.sendall(b"GET /fleet/v1/units HTTP/1.1\r\nHost: x\r\n\r\n")
+                with contextlib.suppress(ConnectionResetError):
+                    while plain.recv(4096):
+                        pass
+        assert main(["--endpoint", f"https://127.0.0.1:{port}", *_flags(pki), "list-units"]) == 0
+    assert "Traceback" not in caplog.text
 
 
 def test_https_refuses_a_client_without_certificate(https: str, pki: Pki, capfd: pytest.CaptureFixture[str]) -> None:
