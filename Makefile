@@ -38,7 +38,7 @@ lint: venv ## ruff, mypy, yamllint, ansible-lint, and what documentation and cha
 lint-python:
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
-	$(BIN)/shellcheck tools/*.sh tests/bench/*.sh .ci/run
+	$(BIN)/shellcheck tools/*.sh tests/bench/*.sh tests/engine/*.sh .ci/run
 
 lint-types:
 	$(BIN)/mypy
