@@ -237,3 +237,23 @@ def test_vagrant_itself_takes_it(ruby: str, folder: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode != 0
     assert "$num_instances is 0; give 1 to 99" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("provider", ["libvirt", "lxc"])
+def test_a_provider_that_is_here_knows_every_setting(ruby: str, folder: Path, provider: str) -> None:
+    """Only a provider's own plugin can say that, and it says it of one that is wrong."""
+    query = ["dpkg-query", "--show", "--showformat=${db:Status-Status}", f"vagrant-{provider}"]
+    if subprocess.run(query, capture_output=True, text=True, timeout=30, check=False).stdout != "installed":
+        pytest.skip(f"the package vagrant-{provider} is not installed")
+    environment = {**os.environ, "VAGRANT_CWD": str(folder), "VAGRANT_HOME": str(folder / ".home"), "LANG": "C.UTF-8"}
+    environment["VAGRANT_DEFAULT_PROVIDER"] = provider
+    command = ["vagrant", "validate"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    vagrantfile = folder / "Vagrantfile"
+    block = f"provider :{provider} do |{provider}, override|\n"
+    assert block in vagrantfile.read_text()
+    vagrantfile.write_text(vagrantfile.read_text().replace(block, f"{block}        {provider}.no_such_setting = 1\n"))
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    assert "no_such_setting" in done.stdout + done.stderr
