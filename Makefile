@@ -92,7 +92,7 @@ test-cloud: venv apt-lists base ## documents on running hosts, judged by Ignitio
 	$(BIN)/pytest tests/cloud
 
 .PHONY: test-netboot
-test-netboot: venv apt-lists ## a bare virtual machine installs itself from the network and joins: about ten minutes
+test-netboot: venv apt-lists ## a bare virtual machine installs itself from the network and joins: ten to forty minutes
 	$(BIN)/pytest -rP tests/netboot
 
 test-firstboot: venv base ## three hosts that get user-data and nothing else become a cluster, about two minutes
