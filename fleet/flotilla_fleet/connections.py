@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import math
 import socket
@@ -233,37 +234,51 @@ class _Acceptor:
         self, listening: socket.socket, greet: Callable[[socket.socket], Coroutine[Any, Any, None]], most: int
     ) -> None:
         self.sockets = (listening,)
+        self._listening = listening
         self._greet = greet
-        self._room = asyncio.Semaphore(most)
+        self._most = most
         self._greetings: set[asyncio.Task[None]] = set()
-        self._accepts = asyncio.get_running_loop().create_task(self._accept(listening))
+        self._open = True
+        self._listen()
 
-    async def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._room.acquire()
-            try:
-                client, _address = await loop.sock_accept(listening)
-            except OSError as error:  # out of file descriptors, for example
-                log.warning("cannot take a connection at %s: %s", listening.getsockname(), error)
-                self._room.release()
-                await asyncio.sleep(1)
-                continue
-            greeting = loop.create_task(self._greet(client))
-            self._greetings.add(greeting)
-            greeting.add_done_callback(self._greeted)
+    def _listen(self) -> None:
+        if self._open:
+            asyncio.get_running_loop().add_reader(self._listening, self._accept)
 
-    def _greeted(self, greeting: asyncio.Task[None]) -> None:
+    def _pause(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._listening)
+
+    def _accept(self) -> None:
+        try:
+            client, _address = self._listening.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):  # gone again
+            return
+        except OSError as error:  # out of file descriptors, for example
+            log.warning("cannot take a connection at %s: %s", self._listening.getsockname(), error)
+            self._pause()
+            asyncio.get_running_loop().call_later(1, self._listen)
+            return
+        client.setblocking(False)
+        greeting = asyncio.get_running_loop().create_task(self._greet(client))
+        self._greetings.add(greeting)
+        greeting.add_done_callback(functools.partial(self._greeted, client))
+        if len(self._greetings) >= self._most:
+            self._pause()
+
+    def _greeted(self, client: socket.socket, greeting: asyncio.Task[None]) -> None:
+        if greeting.cancelled():  # perhaps before it has begun
+            client.close()
         self._greetings.discard(greeting)
-        self._room.release()
+        self._listen()
 
     def close(self) -> None:
         """Take nobody any more, and end handshakes. Who has been greeted stays."""
-        for task in [self._accepts, *self._greetings]:
-            task.cancel()
-        for listening in self.sockets:
-            listening.close()
+        self._open = False
+        self._pause()
+        self._listening.close()
+        for greeting in self._greetings:
+            greeting.cancel()
 
     async def wait_closed(self) -> None:
         """Wait for what `close` has ended."""
-        await asyncio.gather(self._accepts, *self._greetings, return_exceptions=True)
+        await asyncio.gather(*self._greetings, return_exceptions=True)
