@@ -31,7 +31,7 @@ class Writer:
     """Writes numbered keys, each of which is there for good once a member has said so.
 
     :ivar acknowledged: numbers that a member has taken
-    :ivar pause: longest time between two of them in seconds
+    :ivar pause: longest time between two of them, or between the last one and the end, in seconds
     """
 
     endpoints: list[str]
@@ -45,6 +45,7 @@ class Writer:
 
     def __post_init__(self) -> None:
         self._stop = threading.Event()
+        self._last = 0.0  # when a key was acknowledged, by the monotonic clock
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._session = requests.Session()
         self._session.trust_env = False
@@ -57,12 +58,15 @@ class Writer:
     def stop(self) -> None:
         self._stop.set()
         self._thread.join(30)
+        self.pause = max(self.pause, time.monotonic() - self._last if self._last else 0.0)
 
     def _post(self, endpoint: str, path: str, body: object, timeout: float) -> requests.Response:
         answer = self._session.post(f"{endpoint}/v3{path}", json=body, timeout=timeout)
         if answer.status_code not in (400, 401) or not self.password:
             return answer
-        # no token yet, or one that this member does not know; etcd has done nothing
+        # No token yet, or one that this member does not know; etcd has done nothing. With such a token etcd 3.4 lets nobody
+        # log in.
+        self._session.headers.pop("Authorization", None)
         login = {"name": "root", "password": self.password}
         token = self._session.post(f"{endpoint}/v3/auth/authenticate", json=login, timeout=timeout)
         if token.status_code == 200:
@@ -70,7 +74,7 @@ class Writer:
         return self._session.post(f"{endpoint}/v3{path}", json=body, timeout=timeout)
 
     def _run(self) -> None:
-        number, last, order = 0, 0.0, list(self.endpoints)
+        number, order = 0, list(self.endpoints)
         while not self._stop.is_set():
             begun = time.monotonic()
             number += 1
@@ -80,8 +84,8 @@ class Writer:
                     # short, as another member may answer at once
                     if self._post(order[0], "/kv/put", body, 0.5).status_code == 200:
                         now = time.monotonic()
-                        self.pause = max(self.pause, now - last if last else 0.0)
-                        last = now
+                        self.pause = max(self.pause, now - self._last if self._last else 0.0)
+                        self._last = now
                         self.acknowledged.append(number)
                         break
                 except requests.RequestException:
@@ -93,15 +97,18 @@ class Writer:
     def lost(self) -> list[int]:
         """Numbers that were acknowledged and are not there."""
         body = {"key": _b64(PREFIX), "range_end": _b64(PREFIX[:-1] + "0"), "keys_only": True}
+        said = []
         for endpoint in self.endpoints:
             try:
                 answer = self._post(endpoint, "/kv/range", body, 10)
-            except requests.RequestException:
+            except requests.RequestException as error:
+                said.append(str(error))
                 continue
             if answer.status_code == 200:
                 there = {int(base64.b64decode(item["key"])[len(PREFIX) :]) for item in answer.json().get("kvs", [])}
                 return sorted(set(self.acknowledged) - there)
-        raise RuntimeError("no member answers")
+            said.append(f"{endpoint}: {answer.status_code} {answer.text}")
+        raise RuntimeError(f"no member answers: {said}")
 
 
 if __name__ == "__main__":
