@@ -126,3 +126,9 @@ def test_a_version_that_is_not_there_says_so(host: Served) -> None:
     said = words(host.docker(fails=True, **host.wanted(docker_version="29.9.9")))
     assert "version 29.9.9): it has no such version" in said
     assert host.versions()["docker-ce"] == f"5:{OLD}-1~debian"
+
+
+def test_the_distributions_docker_does_not_take_its_place(host: Served) -> None:
+    said = words(host.docker(fails=True))
+    assert "the package docker-ce is installed, and the engine that is asked for would replace it" in said
+    assert host.versions()["docker-ce"] == f"5:{OLD}-1~debian"

@@ -64,8 +64,8 @@ class Writer:
         answer = self._session.post(f"{endpoint}/v3{path}", json=body, timeout=timeout)
         if answer.status_code not in (400, 401) or not self.password:
             return answer
-        # No token yet, or one that this member does not know; etcd has done nothing. With such a token etcd 3.4 lets nobody
-        # log in.
+        # No token yet, or one that this member does not know; etcd has done nothing. Who sends such a token to etcd 3.4
+        # cannot even log in.
         self._session.headers.pop("Authorization", None)
         login = {"name": "root", "password": self.password}
         token = self._session.post(f"{endpoint}/v3/auth/authenticate", json=login, timeout=timeout)

@@ -172,6 +172,21 @@ def test_the_command_of_docker_is_asked_for_where_it_is_a_package(name: str, cli
     assert value("docker", "docker_repository_suite", name) == codename
 
 
+@pytest.mark.parametrize(
+    ("installed", "refused"),
+    [
+        ((), []),
+        (("docker.io",), []),
+        (("docker-ce", "docker-ce-cli"), ["docker-ce"]),
+        (("podman-docker",), ["podman-docker"]),
+    ],
+)
+def test_another_engine_is_not_replaced_under_its_containers(installed: tuple[str, ...], refused: list[str]) -> None:
+    host = {"os": parse_os_release(SYSTEMS["debian-12"].release), "packages": dict.fromkeys(installed, "1")}
+    said = value("docker", "__docker_stranger_problems", "debian-12", __flotilla_host=host)
+    assert [sentence.split(" is installed, ")[0] for sentence in said] == [f"the package {name}" for name in refused]
+
+
 def asked_for(name: str) -> set[str]:
     """All packages of the distribution that site.yml may ask a host for."""
     return {
