@@ -36,7 +36,7 @@ FLEET: dict[str, t.Any] = {
     "public_ip": "192.0.2.11",
     "addresses": ["192.0.2.11", "2001:db8::11"],
 }
-SERVERS = ["https://192.0.2.11:2379", "https://[2001:db8::12]:2379/"]
+SERVERS = ("https://192.0.2.11:2379", "https://[2001:db8::12]:2379/")
 
 
 def of_pki(**changed: t.Any) -> list[str]:
