@@ -218,7 +218,7 @@ class Daemon:
             memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             cpus=float(os.cpu_count() or 1),
         )
-        self.pin = Pin(self.etcd, memory, config.etcd_key_prefix)
+        self.pin = Pin(self.etcd, memory, config.etcd_key_prefix, accepted=lambda: self.engine.hold())
         self.registry = AskingRegistry(self._etcd_as(users["api"]), keys)
         self.systemd = Systemd(
             self._on_state, self._on_removed, self._on_systemd_lost, self._on_job, user=config.systemd_user

@@ -37,6 +37,8 @@ PAUSE_MOST = 0.4
 """The pause doubles up to this while they go on: fewer and larger transactions, for the engine and all agents.
 
 A machine that comes or goes ends it."""
+HOLD_SECONDS = 30.0
+"""So long after an operator accepted another registry no engine of that machine leads."""
 BRAKE_SECONDS = 300.0
 """So long after most machines were lost, those that are left take over a part of their units only."""
 BRAKE_LEAST = 10
@@ -165,6 +167,15 @@ class Engine:
         self.writes = 0
         self._led_since = 0.0
         self._resigned = False
+        self._held_until = 0.0
+
+    def hold(self) -> None:
+        """Lead nobody for a moment: another registry was accepted, in which machines that are there are not yet.
+
+        Whoever led at once would take them for lost, and move what runs on them.
+        """
+        self._held_until = time.monotonic() + HOLD_SECONDS
+        log.info("no engine of this machine leads for %.0f s, so that other machines are there first", HOLD_SECONDS)
 
     @property
     def led_since(self) -> float:
@@ -202,6 +213,7 @@ class Engine:
 
         A record without a lease is none of an engine: it would never go, so it is written over.
         """
+        await asyncio.sleep(max(0.0, self._held_until - time.monotonic()))
         found = await self.etcd.range(self.keys.leader)
         holder = found.kvs[0] if found.kvs else None
         if holder is not None and holder.lease and not self._is_ours(holder):

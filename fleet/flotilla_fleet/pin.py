@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -52,10 +52,13 @@ def refusal(known: Known, prefix: str) -> str:
 class Pin:
     """Keeps an etcd client to the registry that was followed before."""
 
-    def __init__(self, client: e.Etcd, memory: Memory, prefix: str) -> None:
+    def __init__(
+        self, client: e.Etcd, memory: Memory, prefix: str, accepted: Callable[[], None] = lambda: None
+    ) -> None:
         self.etcd = client
         self.memory = memory
         self.prefix = prefix
+        self.accepted = accepted
         self.known = known_of(memory.read("registry"))
         client.cluster_id = self.known.cluster_id
         client.revision = self.known.revision
@@ -88,6 +91,7 @@ class Pin:
         self.memory.remove("accept")
         self.memory.remove("registry")
         self.known = Known()
+        self.accepted()
         self.etcd.accept()
 
 

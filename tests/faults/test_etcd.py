@@ -16,7 +16,23 @@ from dataclasses import dataclass, field
 
 import pytest
 from faults import oracle
-from faults.lab import MOVED, PREFIX, SLACK, TTL, GuestError, Host, Lab, clock, names, on, wait, witness
+from faults.lab import (
+    MOVED,
+    OUTPUT,
+    PREFIX,
+    SLACK,
+    TTL,
+    GuestError,
+    Host,
+    Lab,
+    clock,
+    inventory,
+    names,
+    on,
+    play,
+    wait,
+    witness,
+)
 from faults.oracle import Call, Violation, Wanted, require
 
 from flotilla_fleet.etcd import Compacted, Etcd, EtcdError, op_delete, op_put, prefix_end
@@ -209,6 +225,8 @@ def test_f9_a_wiped_etcd_freezes_all_until_it_is_accepted(lab: Lab) -> None:
     require(oracle.check_same(before, lab.invocations()), oracle.check_lives(lab.runs(), dict.fromkeys(units, 1)))
     lab.each(lambda host: host.run("fleetd --accept-registry"))
     lab.note("accepted")
+    # a new etcd has no users either
+    play(inventory(), OUTPUT / "users.log")
     lab.whole()
     # Now it is the owner's word that there are no units.
     require(lab.check_converged({}, 60))

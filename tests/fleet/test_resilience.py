@@ -37,7 +37,7 @@ from flotilla_fleet.etcd import (
 )
 from flotilla_fleet.memory import Memory
 from flotilla_fleet.model import JobState, Machine, Target, encode_machine
-from flotilla_fleet.pin import Known, accept, known_of, refusal
+from flotilla_fleet.pin import Known, Pin, accept, known_of, refusal
 from flotilla_fleet.registry import Keys, Registry
 from flotilla_fleet.store import StoreError
 from flotilla_fleet.unitfile import parse_unit
@@ -530,6 +530,24 @@ async def test_an_engine_that_has_resigned_does_not_lead_again(tmp_path: Path) -
         await running
     assert engine.keys.leader not in server.keys
     assert not engine.leading
+
+
+async def test_who_follows_another_registry_leads_when_others_had_time_to_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "HOLD_SECONDS", 0.5)
+    server, memory = Server(), Memory(tmp_path / "accepted")
+    engine = lonely_engine(server, tmp_path)
+    pin = Pin(engine.etcd, memory, engine.keys.prefix, accepted=engine.hold)
+    accept(memory)
+    reading = asyncio.create_task(pin.run())
+    await asyncio.sleep(0)
+    assert not memory.read("accept")
+    begun = time.monotonic()
+    assert await engine._campaign()
+    assert time.monotonic() - begun > 0.4
+    await engine.resign()
+    reading.cancel()
 
 
 async def test_leadership_that_comes_after_the_resignation_is_given_back(tmp_path: Path) -> None:
