@@ -41,6 +41,8 @@ _COMPACTED = 11
 _RETRY_ELSEWHERE = {4, 8, 14}
 """gRPC codes after which another member may answer: deadline exceeded, resource exhausted, unavailable."""
 _LOGIN = "/v3/auth/authenticate"
+_UNKNOWN_TOKEN = ("permission denied", "invalid auth token")
+"""What the end of a watch says when its token is none, or one that a restarted member has forgotten."""
 _RENEW = "/v3/lease/keepalive"
 _WRITES = ("/v3/kv/txn", "/v3/lease/grant", "/v3/lease/revoke")
 FROZEN = (
@@ -570,8 +572,7 @@ class Etcd:
                     async for batch in self._batches(endpoint, response):
                         yield batch
             except EtcdError as exc:
-                if self._username and "permission denied" in str(exc):
-                    # so a watch says that the token is unknown
+                if self._username and any(said in str(exc) for said in _UNKNOWN_TOKEN):
                     self._token, self._anonymous = "", False
                 # Cut off from the others it would take the next watch and end it again.
                 self._contact.first = (index + 1) % len(self._endpoints)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import socket
@@ -27,6 +28,7 @@ from flotilla_fleet import presence
 from flotilla_fleet.engine import BRAKE_LEAST, PAUSE, PAUSE_MOST, brake_of, next_pause
 from flotilla_fleet.etcd import (
     Etcd,
+    EtcdError,
     ForeignCluster,
     Unreachable,
     _keep_tcp_alive,
@@ -558,6 +560,39 @@ async def test_leadership_that_comes_after_the_resignation_is_given_back(tmp_pat
     await engine.resign()
     assert lease not in server.leases
     assert engine.keys.leader not in server.keys
+
+
+# -- watching with a token ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reason", "kept"),
+    [
+        ("rpc error: code = PermissionDenied desc = etcdserver: permission denied", ""),
+        ("rpc error: code = Unauthenticated desc = etcdserver: invalid auth token", ""),
+        ("no reason given", "old"),
+    ],
+)
+async def test_a_watch_that_a_restarted_member_refuses_asks_for_another_token(
+    monkeypatch: pytest.MonkeyPatch, reason: str, kept: str
+) -> None:
+    """Nothing else of the client may ever be refused: one that only watches would be refused for ever."""
+    client = Etcd(["http://192.0.2.1:2379"], None, 1.0, "root", "secret")
+    client._token = "old"
+
+    async def opened(_endpoint: str, _body: object) -> contextlib.AsyncExitStack:
+        return contextlib.AsyncExitStack()
+
+    async def refused(_endpoint: str, _response: object) -> AsyncIterator[tuple[object, ...]]:
+        yield ()
+        raise EtcdError(f"the watch was cancelled: {reason}")
+
+    monkeypatch.setattr(client, "_open_stream", opened)
+    monkeypatch.setattr(client, "_batches", refused)
+    with pytest.raises(EtcdError, match="cancelled"):
+        async for _batch in client.watch("/a", 1):
+            pass
+    assert client._token == kept
 
 
 # -- watching through a machine that dies -----------------------------------------
