@@ -218,7 +218,6 @@ class Daemon:
             memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             cpus=float(os.cpu_count() or 1),
         )
-        self.pin = Pin(self.etcd, memory, config.etcd_key_prefix)
         self.registry = AskingRegistry(self._etcd_as(users["api"]), keys)
         self.systemd = Systemd(
             self._on_state, self._on_removed, self._on_systemd_lost, self._on_job, user=config.systemd_user
@@ -228,7 +227,7 @@ class Daemon:
         self.agent = Agent(self.machine.id, self.etcd, keys, self.systemd, units, memory, config.partition_grace)
         engine_etcd = self._etcd_as(users.get("engine", Login()))
         self.engine = Engine(engine_etcd, keys, self.machine.id, config.engine_ttl, memory, config.partition_grace)
-        self.pin.accepted = self.engine.hold
+        self.pin = Pin(self.etcd, memory, config.etcd_key_prefix, accepted=self.engine.hold)
         self.presence = Presence(
             self.etcd, keys, self.machine, config.machine_ttl, memory, self.agent.on_lease, self.agent.mend
         )

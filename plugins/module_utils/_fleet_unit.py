@@ -524,10 +524,9 @@ def read_units(params: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
 
 
 def _read(unit: Unit, states: t.Sequence[UnitState], fields: t.Sequence[str]) -> dict[str, t.Any]:
-    told: dict[str, t.Callable[[], t.Any]] = {
-        "content": lambda: serialize(unit.options),
-        "options": lambda: [option._asdict() for option in unit.options],
-    }
     described = describe(unit, states)
-    found = {field: told[field]() if field in told else described[field] for field in fields}
-    return {"name": unit.name, **found}
+    if "content" in fields:
+        described["content"] = serialize(unit.options)
+    if "options" in fields:
+        described["options"] = [option._asdict() for option in unit.options]
+    return {"name": unit.name, **{field: described[field] for field in fields}}

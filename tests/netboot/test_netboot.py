@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from daytwo.lab import words
 from localhosts import cluster, plan
 from support.commands import ROOT, done
 
@@ -62,10 +63,6 @@ class Lab:
         program = str(Path(sys.executable).with_name("ansible-playbook"))
         environment = {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
         return run(program, "-i", str(self.folder / "inventory"), f"playbooks/{playbook}", *arguments, **environment)
-
-    def told(self, said: str) -> str:
-        """What a play has said, on one line: Ansible breaks long messages."""
-        return " ".join(said.split())
 
     def changed(self, said: str) -> dict[str, int]:
         """How much a play has changed on each host."""
@@ -290,7 +287,7 @@ def test_nobody_gets_the_documents_of_an_installed_machine(lab: Lab, member: Pow
     assert key in on_server("ls /var/lib/flotilla/netboot/state/installed")
     said = lab.play("netboot.yml")
     assert lab.changed(said) == {SERVER: 1, **{one.name: 0 for one in lab.machines}}
-    assert "1 of 2 machines are installed; waiting: nb-vm2" in lab.told(said)
+    assert "1 of 2 machines are installed; waiting: nb-vm2" in words(said)
     assert key not in on_server("ls /var/lib/flotilla/netboot/http/keys")
     assert set(lab.changed(lab.play("netboot.yml")).values()) == {0}
 
@@ -307,7 +304,7 @@ def test_a_disk_with_data_is_left_alone(lab: Lab, member: Power) -> None:
         with power.disk.open("rb") as stream:
             assert stream.read(512) == data
             assert not stream.read(1 << 20).strip(b"\0")
-        said = lab.told(lab.play("netboot.yml"))
+        said = words(lab.play("netboot.yml"))
         assert "failed, see /var/lib/flotilla/netboot/state/failed: nb-vm2" in said
     finally:
         power.off()

@@ -9,14 +9,13 @@ C(original_cloudinit/main.go).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from support.upstream import go
+from support.upstream import go, recipe
 
 SOURCE = Path(__file__).with_name("original_cloudinit")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))) / "flotilla" / "original-cloudinit"
@@ -25,11 +24,7 @@ _SECONDS = 600
 
 def program() -> Path | str:
     """The program, built now if it was not before, or why it cannot be had."""
-    digest = hashlib.sha256()
-    for path in sorted(SOURCE.rglob("*")):
-        if path.is_file():
-            digest.update(path.read_bytes())
-    made = CACHE / digest.hexdigest()[:16] / "original"
+    made = CACHE / recipe(SOURCE, "") / "original"
     if made.exists():
         return made
     compiler = go()

@@ -54,10 +54,10 @@ def go() -> str | None:
     return next((place for place in ("/usr/local/go/bin/go", "/usr/lib/go/bin/go") if os.access(place, os.X_OK)), None)
 
 
-def recipe() -> str:
-    """A name for what the programs are built from."""
-    digest = hashlib.sha256(NAME.encode())
-    for path in sorted(SOURCE.rglob("*")):
+def recipe(source: Path = SOURCE, name: str = NAME) -> str:
+    """A name for what programs are built from: a folder, and what else decides."""
+    digest = hashlib.sha256(name.encode())
+    for path in sorted(source.rglob("*")):
         if path.is_file():
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
