@@ -147,6 +147,7 @@ SERVICE: dict[str, t.Any] = {
 # One service by itself, or several of them. no_log for the same reason as that of files.
 ARGUMENTS: dict[str, t.Any] = {
     "name": {"type": "str"},
+    "pki": {"type": "dict", "default": {}},
     **SERVICE,
     "services": {
         "type": "list",

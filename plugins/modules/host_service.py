@@ -311,6 +311,14 @@ options:
     type: list
     elements: str
     default: []
+  pki:
+    description:
+      - Certificates to install before the services start, with the options of M(flotilla.cluster.pki_request), for a
+        play that has asked with that module and signed what it returned; it saves a call of its own.
+      - Nothing is installed when a service cannot be carried out, and no service is touched when a certificate that is
+        due was not signed. In check mode it is left out.
+    type: dict
+    default: {}
   services:
     description:
       - Several services in one call. Each entry has the options of this module.
@@ -343,10 +351,11 @@ options:
 notes:
   - The unit file is one of O(files). systemd is reloaded when a file below C(/etc/systemd/system),
     C(/run/systemd/system) or C(/usr/lib/systemd) changes, or when it says that it should be.
-  - Needs nothing but Python's standard library and systemd on the host.
+  - Needs nothing but Python's standard library and systemd on the host, and for O(pki) what that module needs.
 seealso:
   - module: flotilla.cluster.etcd_auth
   - module: flotilla.cluster.host_info
+  - module: flotilla.cluster.pki_request
 """
 
 EXAMPLES = r"""
@@ -463,6 +472,12 @@ etcd_auth:
       type: list
       elements: str
       sample: []
+pki:
+  description: Files of O(pki) that were written, removed, or got another owner or mode.
+  returned: success, with O(pki)
+  type: list
+  elements: str
+  sample: [/etc/flotilla/pki/etcd-client.crt]
 services:
   description: What is returned about each of the O(services), by the name of the unit, with C(changed) of its own.
   returned: success, with O(services)
@@ -494,13 +509,49 @@ from ansible_collections.flotilla.cluster.plugins.module_utils import _host_spec
 from ansible_collections.flotilla.cluster.plugins.module_utils import _host_system as system
 
 
-def make_it_so(module: AnsibleModule, services: t.Sequence[runs.Service]) -> str:
-    """Look, decide and, unless in check mode, act. Returns why nothing was changed, or ""."""
+def look_at(module: AnsibleModule, services: t.Sequence[runs.Service]) -> str:
+    """Look and decide. Returns why nothing can be changed, or ""."""
     for service in services:
         service.look()
     problems = runs.problems_of(services, module.check_mode)
     if problems:
         return "Nothing was changed, because this cannot be carried out: " + " ".join(problems)
+    return ""
+
+
+class Installed:
+    """Certificates that were installed: the files that were changed, and their diff."""
+
+    files: t.Sequence[str] = ()
+    diff: t.Sequence[dict[str, str]] = ()
+
+
+def install_certificates(module: AnsibleModule, installed: Installed) -> None:
+    """Install what was signed. Raises HostError with a sentence."""
+    # loaded only where it is needed: it takes longer to load than a run without changes
+    from ansible_collections.flotilla.cluster.plugins.module_utils import _pki_host
+    from ansible_collections.flotilla.cluster.plugins.module_utils._pki import PkiError
+
+    problem = ""
+    try:
+        installed.files, installed.diff = _pki_host.install(
+            module.params["pki"], lambda command: module.run_command(command, check_rc=True)
+        )
+    except PkiError as error:
+        problem = f"pki: {error}."
+    if problem:
+        raise system.HostError(problem)
+
+
+def make_it_so(module: AnsibleModule, services: t.Sequence[runs.Service], installed: Installed) -> str:
+    """Look, decide and, unless in check mode, act. Returns why nothing was changed, or ""; fills ``installed``."""
+    problem = look_at(module, services)
+    if not problem and module.params["pki"] and not module.check_mode:
+        install_certificates(module, installed)
+        # what services read has changed
+        problem = look_at(module, services)
+    if problem:
+        return problem
     if not module.check_mode:
         runs.carry_out(services)
         return ""
@@ -512,15 +563,15 @@ def make_it_so(module: AnsibleModule, services: t.Sequence[runs.Service]) -> str
     return ""
 
 
-def results_of(module: AnsibleModule, services: t.Sequence[runs.Service]) -> dict[str, t.Any]:
+def results_of(module: AnsibleModule, services: t.Sequence[runs.Service], installed: Installed) -> dict[str, t.Any]:
     """The module's result."""
     found = {service.name: service.result(module.check_mode, module._diff) for service in services}
-    if module.params["services"] is None:
-        return next(iter(found.values()))
-    diff = [part for one in found.values() for part in one.pop("diff", [])]
+    diff = list(installed.diff) if module._diff else []
+    diff += [part for one in found.values() for part in one.pop("diff", [])]
     return {
-        "changed": any(one["changed"] for one in found.values()),
-        "services": found,
+        **(next(iter(found.values())) if module.params["services"] is None else {"services": found}),
+        "changed": bool(installed.files) or any(one["changed"] for one in found.values()),
+        **({"pki": list(installed.files)} if module.params["pki"] else {}),
         **({"diff": diff} if diff else {}),
     }
 
@@ -537,15 +588,16 @@ def main() -> None:
     module.no_log_values = spec.secrets(module.params)
     params, module.params = module.params, {**module.params, **spec.printable(module.params)}
     services: list[runs.Service] = []
+    installed = Installed()
     more: dict[str, t.Any] = {}
     try:
         services = [runs.Service(described) for described in spec.described(params)]
         if module.check_mode:
-            problem = make_it_so(module, services)
+            problem = make_it_so(module, services, installed)
         else:
             with runs.locked(services):
                 system.clean_up([service.desired for service in services])
-                problem = make_it_so(module, services)
+                problem = make_it_so(module, services, installed)
     except runs.NotUp as error:
         problem = error.message
         more = {"journal": error.journal, **({"not_ready": error.not_ready} if error.not_ready else {})}
@@ -559,7 +611,7 @@ def main() -> None:
     for service in services:
         for sentence in service.warnings:
             module.warn(sentence)
-    module.exit_json(**results_of(module, services))
+    module.exit_json(**results_of(module, services, installed))
 
 
 if __name__ == "__main__":

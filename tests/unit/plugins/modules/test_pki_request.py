@@ -14,6 +14,7 @@ import pytest
 
 x509 = pytest.importorskip("cryptography.x509")
 from ansible_collections.flotilla.cluster.plugins.module_utils import _pki, _seal  # noqa: E402
+from ansible_collections.flotilla.cluster.tests.unit.plugins.modules import test_host_service as services  # noqa: E402
 from cryptography.hazmat.primitives import hashes, serialization  # noqa: E402
 from cryptography.hazmat.primitives.asymmetric import ec, rsa  # noqa: E402
 from cryptography.x509.oid import NameOID  # noqa: E402
@@ -418,3 +419,84 @@ def test_a_host_without_cryptography(ask, folder, monkeypatch):
     assert "Failed to import the required Python library (cryptography)" in ask()["msg"]
     assert ask(_ansible_check_mode=True)["changed"]
     assert not folder.exists()
+
+
+# --- on the way to services: option pki of host_service -------------------------------------------------------------
+
+played = services.world
+
+
+@pytest.fixture
+def with_service(run_module, folder, authority, played):
+    """Runs host_service for a unit that reads the certificate, with the options of pki_request given."""
+
+    def run(_ansible_check_mode=False, service=None, **options):
+        entry = {"name": "etcd-server", "authority": "etcd-client-ca", "common_name": "x", "sans": SANS}
+        wanted = {
+            "directory": str(folder),
+            "authorities": {"etcd-client-ca": authority.pem},
+            "certificates": [entry],
+            "seal": "all",
+            **options,
+        }
+        described = {
+            "name": services.UNIT,
+            "files": [played.file(f"units/{services.UNIT}", services.UNIT_TEXT)],
+            "reads": [str(folder / "etcd-server.crt")],
+            **(service or {}),
+        }
+        asked = run_module("pki_request", **{**wanted, "signed": {}, "renew_days": 30})["requests"]
+        signed = {request["name"]: authority.sign(request) for request in asked}
+        pki = {**wanted, "signed": signed, **options}
+        return run_module("host_service", services=[described], pki=pki, _ansible_check_mode=_ansible_check_mode)
+
+    return run
+
+
+def test_what_was_signed_is_installed_before_the_service_starts(with_service, folder, played):
+    result = with_service()
+    assert sorted(result["pki"]) == [str(folder / ".etcd-server.key.pending"), str(folder / "etcd-server.crt")]
+    assert result["changed"]
+    assert result["services"][services.UNIT]["started"]
+    assert _seal.read(str(folder / ".seal"))["wish"] == "all"
+    assert _seal.read(str(folder / ".seal"))["intact"]
+    # the process is known to have read this certificate: nothing restarts in the next run
+    again = with_service()
+    assert (again["changed"], again["pki"]) == (False, [])
+    assert played.systemd.calls == [f"enable {services.UNIT}", f"start {services.UNIT}"]
+
+
+def test_a_renewed_certificate_restarts_what_reads_it_in_the_same_call(with_service, folder):
+    with_service()
+    result = with_service(reissue_before=f"{NOW + 2 * DAY:%Y-%m-%dT%H:%M:%SZ}")
+    assert result["pki"] == [str(folder / "etcd-server.crt")]
+    assert result["services"][services.UNIT]["restarted"]
+    assert result["services"][services.UNIT]["restart_reasons"] == ["it was started with other content"]
+
+
+def test_no_service_starts_without_its_certificate(with_service, played):
+    result = with_service(signed={})
+    assert result["failed"]
+    assert result["msg"] == ("pki: these certificates are to be signed first: etcd-server (there is no private key).")
+    assert played.systemd.calls == []
+
+
+def test_no_certificate_is_installed_where_a_service_cannot_be(with_service, folder):
+    result = with_service(service={"links": [{"path": str(folder), "target": "x"}]})
+    assert result["failed"]
+    assert result["msg"].startswith("Nothing was changed, because this cannot be carried out: ")
+    assert not (folder / "etcd-server.crt").exists()
+
+
+def test_check_mode_installs_nothing(with_service, folder):
+    result = with_service(_ansible_check_mode=True)
+    assert result["pki"] == []
+    assert result["services"][services.UNIT]["started"]
+    assert not (folder / "etcd-server.crt").exists()
+
+
+def test_bad_options_are_named(with_service):
+    result = with_service(renew_days="soon")
+    assert result["failed"]
+    assert result["msg"].startswith("pki: ")
+    assert "renew_days" in result["msg"]
