@@ -267,6 +267,7 @@ class Etcd:
         self._password = password
         self._token = ""
         self._login = asyncio.Lock()
+        self._login_failed: Unreachable | None = None
         self._anonymous = False
         """The cluster's authentication was off when it was asked for a token."""
         self.probe = "\0"
@@ -337,11 +338,20 @@ class Etcd:
     async def _authenticate(self, refused: str = "") -> None:
         """Get a token in place of the one ``refused``, unless somebody has meanwhile: each costs etcd much time.
 
-        A cluster whose authentication is off gives none and wants none.
+        A cluster whose authentication is off gives none and wants none. Who waited while somebody else tried and nobody
+        answered is told that, and does not wait once more.
         """
+        failed = self._login_failed
         async with self._login:
-            if self._token == refused:
+            if self._token != refused:
+                return
+            if self._login_failed is not failed:
+                raise Unreachable(str(self._login_failed))
+            try:
                 await self._log_in()
+            except Unreachable as exc:
+                self._login_failed = exc
+                raise
 
     async def _log_in(self) -> None:
         self._token = ""
@@ -354,6 +364,15 @@ class Etcd:
         else:
             self._anonymous = False
             self._token = str(answer.get("token", ""))
+
+    def _drop(self, token: str) -> None:
+        """Forget a token with which nobody answered in time, unless there is another one by now.
+
+        A token names the revision at which it was made, and an etcd that is behind that holds the request back until it
+        gets there. One that was emptied or restored may be behind for hours, and refuses the token only then.
+        """
+        if self._token == token:
+            self._token = ""
 
     def _needs_token(self, exc: EtcdError) -> bool:
         """Whether etcd refused a request because of its token: none, one that it has forgotten, or an outdated one."""
@@ -444,6 +463,7 @@ class Etcd:
             await self.confirm(self.probe)
         last: Exception = Unreachable("no endpoint")
         order = self._order()
+        first, late = self._token, False
         end = time.monotonic() + 2 * self._timeout
         for number, index in enumerate(order):
             endpoint = self._endpoints[index]
@@ -464,6 +484,7 @@ class Etcd:
             except (TimeoutError, aiohttp.ClientError, OSError) as exc:
                 last = Unreachable(f"{endpoint} did not answer: {str(exc) or type(exc).__name__}")
                 self._contact.unsure = True
+                late = late or isinstance(exc, TimeoutError)
                 continue
             self._contact.first = index
             # Two calls under way may answer in either order: only what was known when this one was sent binds it.
@@ -473,6 +494,8 @@ class Etcd:
             finally:
                 self.revision = max(known, self.revision)
             return answer
+        if late:
+            self._drop(first)
         raise Unreachable(str(last))
 
     async def get(self, key: str) -> KV | None:
@@ -554,6 +577,7 @@ class Etcd:
         if self._username and not self._token and not self._anonymous:
             await self._authenticate()
         last: Exception = Unreachable("no endpoint")
+        token, late = self._token, False
         for index in self._order():
             endpoint = self._endpoints[index]
             try:
@@ -566,6 +590,7 @@ class Etcd:
                 continue
             except (TimeoutError, aiohttp.ClientError, OSError) as exc:
                 last = Unreachable(f"{endpoint} did not answer: {str(exc) or type(exc).__name__}")
+                late = late or isinstance(exc, TimeoutError)
                 continue
             try:
                 async with response:
@@ -578,6 +603,8 @@ class Etcd:
                 self._contact.first = (index + 1) % len(self._endpoints)
                 raise
             raise Unreachable(f"{endpoint} ended the watch")
+        if late:
+            self._drop(token)
         raise Unreachable(str(last))
 
     async def _open_stream(self, endpoint: str, body: Json) -> aiohttp.ClientResponse:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from aiohttp import web
 from fakes import FakeMachine
 from memory_etcd import MemoryEtcd, Server
 from proxy import Proxy
@@ -593,6 +594,72 @@ async def test_a_watch_that_a_restarted_member_refuses_asks_for_another_token(
         async for _batch in client.watch("/a", 1):
             pass
     assert client._token == kept
+
+
+class Behind:
+    """An etcd that was emptied: it holds back what comes with the token of its past, and gives new ones."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.silent = False
+        self.end = asyncio.Event()
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.asked.append(f"{request.path} {request.headers.get('Authorization', '')}".strip())
+        if self.silent or request.headers.get("Authorization") == "past":
+            await self.end.wait()
+        return web.json_response({"header": {"cluster_id": "1", "revision": "2"}, "token": "new"})
+
+
+@pytest.fixture
+async def behind() -> AsyncIterator[tuple[Behind, Etcd]]:
+    etcd = Behind()
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", etcd.answer)
+    runner = web.AppRunner(application, shutdown_timeout=0)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    client = Etcd([site_url(runner)] * 2, None, 0.3, "machine", "secret")
+    try:
+        yield etcd, client
+    finally:
+        etcd.end.set()
+        await client.close()
+        await runner.cleanup()
+
+
+def site_url(runner: web.AppRunner) -> str:
+    host, port = runner.addresses[0][:2]
+    return f"http://{host}:{port}"
+
+
+async def test_a_token_that_an_emptied_etcd_holds_back_is_replaced(behind: tuple[Behind, Etcd]) -> None:
+    """It would be refused only when that etcd has written as much as the one before it."""
+    etcd, client = behind
+    client._token = "past"
+    with pytest.raises(Unreachable):
+        await client.range("/a")
+    assert etcd.asked == ["/v3/kv/range past"] * 2
+    await client.range("/a")
+    assert etcd.asked[2:] == ["/v3/auth/authenticate", "/v3/kv/range new"]
+    client._token = "past"
+    with pytest.raises(Unreachable):
+        await anext(client.watch("/a", 1))
+    assert client._token == ""
+
+
+async def test_who_waited_for_a_token_that_nobody_gives_does_not_wait_once_more(behind: tuple[Behind, Etcd]) -> None:
+    etcd, client = behind
+    etcd.silent = True
+    begun = time.monotonic()
+    failed = await asyncio.gather(*(client.range(f"/{number}") for number in range(6)), return_exceptions=True)
+    assert [type(error) for error in failed] == [Unreachable] * 6
+    assert time.monotonic() - begun < 1.2
+    assert etcd.asked == ["/v3/auth/authenticate"] * 2
+    etcd.silent = False
+    await client.range("/a")
+    assert client._token == "new"
 
 
 # -- watching through a machine that dies -----------------------------------------
