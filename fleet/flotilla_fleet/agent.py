@@ -719,11 +719,10 @@ class Agent:
         Nothing is lost by that, because systemd sends a signal after every change that the answer could tell of.
         """
         before = {name: self._signals.get(name, 0) for name in names}
-        held = self.local.keys() & set(names)
         seen = await self.manager.states(list(names))
         for name, state in seen.items():
-            if name in held and name not in self.local:
-                continue  # it was removed meanwhile
+            if name not in self.local:
+                continue  # removed meanwhile; what was seen last is not to be the beginning of a unit of this name
             told = self._signals.get(name, 0) != before[name]
             self._see(name, ActiveState(state.load) if told else state)
 

@@ -14,7 +14,7 @@ import pytest
 from fakes import FakeSystemd
 
 from flotilla_fleet import agent as agents
-from flotilla_fleet.agent import Agent, Local, Step, digest_of, next_step
+from flotilla_fleet.agent import GATHER_STATES, Agent, Local, Step, digest_of, next_step
 from flotilla_fleet.etcd import KV, Etcd, Json, RangeResult, TxnResult
 from flotilla_fleet.memory import Memory
 from flotilla_fleet.model import Assignment, JobState, encode_assignment
@@ -308,6 +308,18 @@ async def test_a_forgotten_unit_is_told_as_loaded_and_dead(tmp_path: Path) -> No
     await rig.list(want(desired="loaded"))
     rig.agent.on_state("u.service", ActiveState("not-found", "inactive", "dead"))
     assert rig.agent.states["u.service"] == ActiveState("loaded", "inactive", "dead")
+
+
+async def test_a_removed_unit_leaves_no_state_to_one_of_its_name(tmp_path: Path) -> None:
+    """systemd is asked about it a moment later, when it is gone; of a crash loop afterwards there are signals only."""
+    rig = Rig(tmp_path)
+    await rig.list(want())
+    rig.agent.on_removed("u.service")
+    await rig.list()
+    await asyncio.sleep(2 * GATHER_STATES)
+    assert rig.agent.states == {}
+    await rig.list(want(TEXT.replace("/bin/true", "/bin/false")))
+    assert rig.agent.states["u.service"] == ActiveState("loaded", "failed", "failed")
 
 
 async def test_draining_stops_and_removes_everything(tmp_path: Path) -> None:
