@@ -72,7 +72,8 @@ class Keys:
             path.touch(0o600)
             path.write_text(lab.on(self.host, f"cat {_PKI}/{name}"))
             self.files[option] = str(path)
-        self.login = {"username": "root", "password": lab.etcd_password()}
+        password = lab.etcd_password()
+        self.login = {"username": "root", "password": password} if password else {}
         self.round = 0
         self.python = Path(sys.executable)
         self.loops = "community.general.etcd3"
@@ -115,7 +116,7 @@ class Keys:
         else:
             access = {"host": self.address, "port": 2379, "ca_cert": self.files["ca_cert"]}
             access |= {name: self.files[name] for name in ("client_cert", "client_key")}
-            access |= {"user": self.login["username"], "password": self.login["password"]}
+            access |= {name.replace("username", "user"): value for name, value in self.login.items()}
             task = {self.loops: {**access, "key": key, "value": "{{ stamp }}", "state": "present"}}
         return self._play("loop", count, {**task, **loop}, str(self.python))
 

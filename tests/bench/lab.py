@@ -135,13 +135,15 @@ class Lab:
             return dict(zip(self.names, pool.map(lambda host: self.on(host, command, text), self.names), strict=True))
 
     def etcd_password(self) -> str:
-        """The password of etcd's user root, which the play has kept."""
-        return (self.folder / ".pki/flotilla/etcd-users/root").read_text().strip()
+        """The password of etcd's user root, which the play has kept; "" where it made no users."""
+        path = self.folder / ".pki/flotilla/etcd-users/root"
+        return path.read_text().strip() if path.exists() else ""
 
     def etcdctl(self) -> str:
         """The beginning of a command on a host that is one of etcdctl, as root of the play's cluster."""
-        user = f"ETCDCTL_USER=root:{self.etcd_password()}"
-        return f". /etc/profile.d/flotilla-etcdctl.sh; export ETCDCTL_API=3 {user}; etcdctl "
+        password = self.etcd_password()
+        user = f" ETCDCTL_USER=root:{password}" if password else ""
+        return f". /etc/profile.d/flotilla-etcdctl.sh; export ETCDCTL_API=3{user}; etcdctl "
 
     def kill(self, host: str) -> None:
         """End a host as a power failure does."""
