@@ -85,9 +85,12 @@ test-faults-quick: venv base ## some faults on three local hosts, about three mi
 test-faults: venv base ## every fault on three local hosts, and broken variants that must be found: about forty minutes
 	$(BIN)/pytest tests/faults -v --durations=0
 
-.PHONY: test-firstboot test-cloud test-vagrant
+.PHONY: test-firstboot test-cloud test-vagrant test-vagrant-libvirt
 test-vagrant: venv apt-lists ## vagrant up with LXC and a box made here, three machines listed: about three minutes
-	$(BIN)/pytest -rP tests/vagrant
+	$(BIN)/pytest -rP tests/vagrant -k lxc
+
+test-vagrant-libvirt: venv apt-lists ## the same with libvirt, its machines emulated in software: ten to thirty minutes
+	$(BIN)/pytest -rP tests/vagrant -k libvirt
 
 test-cloud: venv apt-lists base ## documents on running hosts, judged by Ignition, cloud-init and CoreOS's agent: about four minutes
 	$(BIN)/pytest tests/cloud

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, flotilla.cluster contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Make Vagrant's box for LXC from the image of local hosts: ``python3 tools/vagrant_box.py FILE``."""
+"""Make Vagrant's box for LXC or libvirt from the image of local hosts: ``python3 tools/vagrant_box.py FILE``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from localhosts import cluster, image
+from localhosts import cluster, disk, image
 from localhosts.system import Progress, run, status_of
+
+PROVIDERS = ("lxc", "libvirt")
+#: What the disk of a libvirt machine is enlarged to at its first boot.
+DISK_GIB = 10
 
 #: How LXC runs it: a whole system with systemd, whose address and bridge the Vagrantfile adds.
 LXC_CONFIG = """\
@@ -26,40 +30,68 @@ lxc.net.0.type = veth
 lxc.net.0.flags = up
 """
 
+LIBVIRT_VAGRANTFILE = """\
+Vagrant.configure('2') do |config|
+  config.vm.provider(:libvirt) { |libvirt| libvirt.disk_bus = 'virtio' }
+end
+"""
 
-def build(target: Path, progress: Progress) -> None:
+
+def build(target: Path, provider: str, progress: Progress) -> None:
     """Make the box, unless it is of these very layers already. Raises HostsError."""
-    layers = cluster.ensure_image("vagrant", None, False, progress)
-    metadata = {"provider": "lxc", "version": "1.0.0", "template-opts": {"--strip-components": "1"}}
+    layers = cluster.ensure_image("vagrant" if provider == "lxc" else provider, None, False, progress)
+    wanted = " ".join([*layers, *([] if provider == "lxc" else [disk.recipe_of(Path(__file__))])])
     stamp = target.with_suffix(".layers")
-    if target.exists() and stamp.exists() and stamp.read_text() == " ".join(layers):
+    if target.exists() and stamp.exists() and stamp.read_text() == wanted:
         progress.say(f"{target} is there already")
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".box-", dir=target.parent) as work, progress.step(f"packing {target}"):
         folder = Path(work)
-        (folder / "metadata.json").write_text(json.dumps(metadata))
-        (folder / "lxc-config").write_text(LXC_CONFIG)
-        mounted = folder / "root"
-        mounted.mkdir()
-        run("mount", "-t", "overlay", "overlay", "-o", f"ro,lowerdir={image.lower_of(layers)}", str(mounted))
-        try:
-            pack = ["tar", "--numeric-owner", "--xattrs", "-I", "gzip -1", "-cf", str(folder / "rootfs.tar.gz")]
-            run(*pack, "-C", work, "--transform", "s,^root,rootfs,S", "root", timeout=900)
-        finally:
-            run("umount", str(mounted))
+        files = (_lxc if provider == "lxc" else _libvirt)(folder, layers)
         draft = folder / "box"
-        run("tar", "-cf", str(draft), "-C", work, "metadata.json", "lxc-config", "rootfs.tar.gz", timeout=300)
+        run("tar", "-cf", str(draft), "-C", work, *files, timeout=300)
         draft.replace(target)
-    stamp.write_text(" ".join(layers))
+    stamp.write_text(wanted)
+
+
+def _lxc(folder: Path, layers: tuple[str, ...]) -> list[str]:
+    metadata = {"provider": "lxc", "version": "1.0.0", "template-opts": {"--strip-components": "1"}}
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    (folder / "lxc-config").write_text(LXC_CONFIG)
+    mounted = folder / "root"
+    mounted.mkdir()
+    run("mount", "-t", "overlay", "overlay", "-o", f"ro,lowerdir={image.lower_of(layers)}", str(mounted))
+    try:
+        pack = ["tar", "--numeric-owner", "--xattrs", "-I", "gzip -1", "-cf", str(folder / "rootfs.tar.gz")]
+        run(*pack, "-C", str(folder), "--transform", "s,^root,rootfs,S", "root", timeout=900)
+    finally:
+        run("umount", str(mounted))
+    return ["metadata.json", "lxc-config", "rootfs.tar.gz"]
+
+
+def _libvirt(folder: Path, layers: tuple[str, ...]) -> list[str]:
+    disk.ensure_tools("qemu-utils")
+    metadata = {"provider": "libvirt", "format": "qcow2", "virtual_size": DISK_GIB}
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    (folder / "Vagrantfile").write_text(LIBVIRT_VAGRANTFILE)
+    raw, box = folder / "disk.img", folder / "box.img"
+    with disk.mounted(layers, folder) as root:
+        # Cards are named in their order: Vagrant configures eth1.
+        disk.write(raw, root, "net.ifnames=0 biosdevname=0")
+    run("qemu-img", "convert", "-O", "qcow2", "-c", str(raw), str(box), timeout=900)
+    run("qemu-img", "resize", "-q", str(box), f"{DISK_GIB}G")
+    raw.unlink()
+    return ["metadata.json", "Vagrantfile", "box.img"]
 
 
 def main() -> int:
     """Run; 0 when the box is there."""
     parser = argparse.ArgumentParser(prog="vagrant_box.py", description=__doc__)
     parser.add_argument("file", type=Path, help="the box, such as vagrant/boxes/flotilla-debian-lxc.box")
+    parser.add_argument("--provider", choices=PROVIDERS, default="lxc", help="what runs it (%(default)s)")
     options = parser.parse_args()
-    return status_of(parser.prog, lambda: build(options.file.absolute(), Progress()), by_root=True)
+    return status_of(parser.prog, lambda: build(options.file.absolute(), options.provider, Progress()), by_root=True)
 
 
 if __name__ == "__main__":

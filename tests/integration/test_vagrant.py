@@ -135,6 +135,16 @@ def test_an_old_config_rb_is_accepted_and_its_token_block_named(ruby: str, folde
     assert second["synced_folder"][0][:2] == ["/srv/a", "/srv/b"]
 
 
+def test_machines_may_be_emulated(ruby: str, folder: Path) -> None:
+    first = asked(folder)["vm"]["define:core-01"]["vm"]
+    assert first["provider:libvirt"]["driver"] == "kvm"
+    assert "boot_timeout" not in first["override:libvirt"]["vm"]
+    (folder / "config.rb").write_text('$libvirt_driver = "qemu"\n')
+    first = asked(folder)["vm"]["define:core-01"]["vm"]
+    assert first["provider:libvirt"]["driver"] == "qemu"
+    assert first["override:libvirt"]["vm"]["boot_timeout"] == 1200
+
+
 def test_documents_of_a_machine_reach_it(ruby: str, folder: Path) -> None:
     seed = folder / "seeds/core-01"
     seed.mkdir(parents=True)
@@ -190,6 +200,7 @@ def test_a_box_is_compared_with_its_checksum(ruby: str, folder: Path) -> None:
         ("$forwarded_ports = {80 => 99999}", "$forwarded_ports holds 99999"),
         ("$instance_name_prefix = 'Core 1'", "give small letters, digits and '-'"),
         ("$box_checksum = 'abc'", "give the 64 hexadecimal digits"),
+        ("$libvirt_driver = 'xen'", '$libvirt_driver is "xen"; give kvm or qemu'),
         ("$num_instances = (", "config.rb is not Ruby"),
     ],
 )

@@ -118,7 +118,7 @@ def origin(**changes: object) -> image.Origin:
 
 def test_layers_stack_upon_each_other() -> None:
     layers = image.recipes(origin())
-    assert list(layers) == ["system", "cached", "installed", "cloud", "vagrant", "netboot"]
+    assert list(layers) == ["system", "cached", "installed", "cloud", "vagrant", "netboot", "libvirt"]
     assert layers["installed"].below == (layers["system"].key, layers["cached"].key)
     assert layers["cloud"].below == (*layers["installed"].below, layers["installed"].key)
 

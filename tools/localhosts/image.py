@@ -21,7 +21,7 @@ from .plan import HostsError, recipe_hash
 from .system import Progress, locked, remove_tree, run, run_logged, tail, write_file
 
 BASE = Path("/var/cache/flotilla/base")
-CHOICES = ("cached", "installed", "cloud", "vagrant", "netboot")
+CHOICES = ("cached", "installed", "cloud", "vagrant", "netboot", "libvirt")
 
 _UNUSED_DAYS = 14
 _LOCK_TIMEOUT = 1800.0
@@ -88,11 +88,7 @@ apt-cache gencaches
 )
 
 # What Vagrant expects of a box: its user, who may become root, and its public key, which it replaces at the first boot.
-_VAGRANT_SCRIPT = (
-    _APT
-    + r"""
-if [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -60)" ]; then apt update; fi
-apt install PACKAGES
+_VAGRANT_USER = r"""apt install PACKAGES
 id vagrant || useradd --create-home --shell /bin/bash vagrant
 install -d -m 0700 -o vagrant -g vagrant /home/vagrant/.ssh
 echo 'KEY' > /home/vagrant/.ssh/authorized_keys
@@ -104,7 +100,15 @@ chmod 0440 /etc/sudoers.d/vagrant
 printf '%s\n' '[Service]' ExecStartPre= 'ExecStartPre=/usr/bin/ssh-keygen -A' \
     'ExecStartPre=/usr/sbin/sshd -t' > /run/keys.conf
 install -D -m 0644 /run/keys.conf /etc/systemd/system/ssh.service.d/10-keys.conf
-# LXC gives the address.
+"""
+
+_VAGRANT_SCRIPT = (
+    _APT
+    + r"""
+if [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -60)" ]; then apt update; fi
+"""
+    + _VAGRANT_USER
+    + r"""# LXC gives the address.
 systemctl mask systemd-networkd.service systemd-networkd.socket systemd-networkd-wait-online.service
 rm -rf /var/cache/apt/archives/*.deb /var/cache/apt/*.bin
 """
@@ -124,6 +128,26 @@ printf 'LABEL=flotilla / ext4 errors=remount-ro 0 1\n' > /etc/fstab
 # Without a search for documents, which takes longer on a slow machine than systemd waits for it.
 echo 'policy: enabled' > /etc/cloud/ds-identify.cfg
 # It goes through the network as a whole.
+rm -rf /var/cache/apt/archives/*.deb /var/cache/apt/*.bin /var/lib/apt/lists/* /usr/share/doc/* /usr/share/man/* \
+    /usr/share/locale/*
+"""
+)
+
+# A machine with a disk of its own that Vagrant brings up. Its first card gets an address from the network, the others
+# from Vagrant, never from cloud-init: libvirt knows a machine by its card.
+_LIBVIRT_SCRIPT = (
+    _APT
+    + r"""
+if [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -60)" ]; then apt update; fi
+mkdir -p /etc/initramfs-tools/conf.d
+printf 'MODULES=most\nCOMPRESS=gzip\n' > /etc/initramfs-tools/conf.d/local
+"""
+    + _VAGRANT_USER
+    + r"""printf 'LABEL=flotilla / ext4 errors=remount-ro 0 1\n' > /etc/fstab
+echo 'policy: enabled' > /etc/cloud/ds-identify.cfg
+echo 'network: {config: disabled}' > /etc/cloud/cloud.cfg.d/91-network.cfg
+printf '%s\n' '[Match]' Name=eth0 '[Network]' DHCP=ipv4 IPv6AcceptRA=no LinkLocalAddressing=no '[DHCPv4]' \
+    ClientIdentifier=mac > /etc/systemd/network/90-eth0.network
 rm -rf /var/cache/apt/archives/*.deb /var/cache/apt/*.bin /var/lib/apt/lists/* /usr/share/doc/* /usr/share/man/* \
     /usr/share/locale/*
 """
@@ -205,6 +229,10 @@ def recipes(origin: Origin) -> dict[str, Image]:
     last = {
         "vagrant": {"packages": packages.VAGRANT, "script": _VAGRANT_SCRIPT.replace("KEY", packages.VAGRANT_KEY)},
         "netboot": {"packages": packages.NETBOOT, "script": _NETBOOT_SCRIPT},
+        "libvirt": {
+            "packages": packages.VAGRANT + packages.NETBOOT,
+            "script": _LIBVIRT_SCRIPT.replace("KEY", packages.VAGRANT_KEY),
+        },
     }
     for parts in (
         system,

@@ -27,6 +27,7 @@ module Flotilla
     'docker_tls_directory' => nil,
     'address_prefix' => '192.168.56',
     'lxc_bridge' => 'lxcbr0',
+    'libvirt_driver' => 'kvm',
     'box' => nil,
     'box_url' => nil,
     'box_checksum' => nil
@@ -39,10 +40,11 @@ module Flotilla
     'image_version' => 'the box decides it'
   }.freeze
   CHANNELS = %w[alpha beta stable lts].freeze
+  LIBVIRT_DRIVERS = %w[kvm qemu].freeze
   TYPES = {
     'num_instances' => Integer, 'vm_memory' => Integer, 'vm_cpus' => Integer, 'vb_cpuexecution_cap' => Integer,
     'shared_folders' => Hash, 'forwarded_ports' => Hash, 'instance_name_prefix' => String, 'update_channel' => String,
-    'address_prefix' => String, 'lxc_bridge' => String
+    'address_prefix' => String, 'lxc_bridge' => String, 'libvirt_driver' => String
   }.freeze
 
   # Reads "$name = value" lines of a config.rb. Only plain values count: the file is read, not run.
@@ -246,6 +248,9 @@ module Flotilla
     def check_names
       channel = @settings['update_channel']
       raise Problem, "$update_channel is #{channel.inspect}; give #{CHANNELS.join(', ')}" unless CHANNELS.include?(channel)
+
+      driver = @settings['libvirt_driver']
+      raise Problem, "$libvirt_driver is #{driver.inspect}; give #{LIBVIRT_DRIVERS.join(' or ')}" unless LIBVIRT_DRIVERS.include?(driver)
 
       prefix = @settings['instance_name_prefix']
       raise Problem, "$instance_name_prefix is #{prefix.inspect}; give small letters, digits and '-'" unless prefix.match?(/\A[a-z][a-z0-9-]{0,39}\z/)
