@@ -325,7 +325,10 @@ class Etcd:
         if self._contact.session is None:
             # With TLS switched off (tests) the connector takes True: the default context is never used for http URLs.
             connector = aiohttp.TCPConnector(ssl=self._tls if self._tls else None, limit=64)  # type: ignore[arg-type]
-            self._contact.session = aiohttp.ClientSession(connector=connector)
+            # Limits of time are asyncio.timeout's here: aiohttp 3.8's own leave the task marked as cancelled, and the
+            # next asyncio.timeout in it that ends, wherever that is, cancels it for good.
+            no_limit = aiohttp.ClientTimeout(total=None)
+            self._contact.session = aiohttp.ClientSession(connector=connector, timeout=no_limit)
         return self._contact.session
 
     def _order(self) -> list[int]:
@@ -385,12 +388,12 @@ class Etcd:
 
     async def _post(self, endpoint: str, path: str, body: Json, seconds: float) -> Json:
         self._contact.requests += 1
-        async with self._client().post(
-            _url(endpoint, path),
-            data=json.dumps(body, separators=(",", ":")),
-            headers=self._headers(),
-            timeout=aiohttp.ClientTimeout(total=seconds),
-        ) as response:
+        async with (
+            asyncio.timeout(seconds),
+            self._client().post(
+                _url(endpoint, path), data=json.dumps(body, separators=(",", ":")), headers=self._headers()
+            ) as response,
+        ):
             text = await response.text("utf-8", "replace")
         return self._answer(endpoint, response.status, text)
 
@@ -614,7 +617,6 @@ class Etcd:
             endpoint + "/v3/watch",
             data=json.dumps(body),
             headers=headers,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout),
             read_bufsize=2**22,
         )
         if response.status != 200:

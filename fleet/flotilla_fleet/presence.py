@@ -15,6 +15,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from . import etcd as e
@@ -180,12 +181,9 @@ class Presence:
         """
         key = self.keys.presence(self.machine.id)
         while True:
-            # Not asyncio.timeout: before Python 3.13 one that ends just as news come cancels what is awaited next.
-            alarm = asyncio.get_running_loop().call_later(self.ttl, self._changed.set)
-            try:
-                await self._changed.wait()
-            finally:
-                alarm.cancel()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.ttl):
+                    await self._changed.wait()
             self._changed.clear()
             try:
                 await self._mend(key, lease)
