@@ -15,8 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from localhosts import cluster, disk
-from localhosts.system import Progress, run, status_of
+from localhosts import cluster, disk, packages
+from localhosts.system import Progress, install, run, status_of
 
 
 def build(folder: Path, progress: Progress) -> None:
@@ -27,7 +27,7 @@ def build(folder: Path, progress: Progress) -> None:
     if stamp.exists() and stamp.read_text() == wanted:
         progress.say(f"{folder} is there already")
         return
-    disk.ensure_tools()
+    install(*packages.BOOT_LOADER)
     folder.mkdir(parents=True, exist_ok=True)
     stamp.unlink(missing_ok=True)
     with (

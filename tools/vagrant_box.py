@@ -9,12 +9,12 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from localhosts import cluster, disk, image
-from localhosts.system import Progress, run, status_of
+from localhosts import cluster, disk, packages
+from localhosts.system import Progress, install, run, status_of
 
-PROVIDERS = ("lxc", "libvirt")
 #: What the disk of a libvirt machine is enlarged to at its first boot.
 DISK_GIB = 10
 
@@ -39,8 +39,9 @@ end
 
 def build(target: Path, provider: str, progress: Progress) -> None:
     """Make the box, unless it is of these very layers already. Raises HostsError."""
-    layers = cluster.ensure_image("vagrant" if provider == "lxc" else provider, None, False, progress)
-    wanted = " ".join([*layers, *([] if provider == "lxc" else [disk.recipe_of(Path(__file__))])])
+    kind, pack = PROVIDERS[provider]
+    layers = cluster.ensure_image(kind, None, False, progress)
+    wanted = " ".join((*layers, disk.recipe_of(Path(__file__))))
     stamp = target.with_suffix(".layers")
     if target.exists() and stamp.exists() and stamp.read_text() == wanted:
         progress.say(f"{target} is there already")
@@ -48,30 +49,25 @@ def build(target: Path, provider: str, progress: Progress) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".box-", dir=target.parent) as work, progress.step(f"packing {target}"):
         folder = Path(work)
-        files = (_lxc if provider == "lxc" else _libvirt)(folder, layers)
+        files = pack(folder, layers)
         draft = folder / "box"
         run("tar", "-cf", str(draft), "-C", work, *files, timeout=300)
         draft.replace(target)
     stamp.write_text(wanted)
 
 
-def _lxc(folder: Path, layers: tuple[str, ...]) -> list[str]:
+def _lxc(folder: Path, layers: Sequence[str]) -> list[str]:
     metadata = {"provider": "lxc", "version": "1.0.0", "template-opts": {"--strip-components": "1"}}
     (folder / "metadata.json").write_text(json.dumps(metadata))
     (folder / "lxc-config").write_text(LXC_CONFIG)
-    mounted = folder / "root"
-    mounted.mkdir()
-    run("mount", "-t", "overlay", "overlay", "-o", f"ro,lowerdir={image.lower_of(layers)}", str(mounted))
-    try:
+    with disk.mounted(layers, folder) as root:
         pack = ["tar", "--numeric-owner", "--xattrs", "-I", "gzip -1", "-cf", str(folder / "rootfs.tar.gz")]
-        run(*pack, "-C", str(folder), "--transform", "s,^root,rootfs,S", "root", timeout=900)
-    finally:
-        run("umount", str(mounted))
+        run(*pack, "-C", str(folder), "--transform", "s,^root,rootfs,S", root.name, timeout=900)
     return ["metadata.json", "lxc-config", "rootfs.tar.gz"]
 
 
-def _libvirt(folder: Path, layers: tuple[str, ...]) -> list[str]:
-    disk.ensure_tools("qemu-utils")
+def _libvirt(folder: Path, layers: Sequence[str]) -> list[str]:
+    install(*packages.BOOT_LOADER, "qemu-utils")
     metadata = {"provider": "libvirt", "format": "qcow2", "virtual_size": DISK_GIB}
     (folder / "metadata.json").write_text(json.dumps(metadata))
     (folder / "Vagrantfile").write_text(LIBVIRT_VAGRANTFILE)
@@ -83,6 +79,10 @@ def _libvirt(folder: Path, layers: tuple[str, ...]) -> list[str]:
     run("qemu-img", "resize", "-q", str(box), f"{DISK_GIB}G")
     raw.unlink()
     return ["metadata.json", "Vagrantfile", "box.img"]
+
+
+#: The image that a box is made of, and what packs it; returns the names of the box's files.
+PROVIDERS = {"lxc": ("vagrant", _lxc), "libvirt": ("libvirt", _libvirt)}
 
 
 def main() -> int:

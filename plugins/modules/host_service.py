@@ -509,58 +509,53 @@ from ansible_collections.flotilla.cluster.plugins.module_utils import _host_spec
 from ansible_collections.flotilla.cluster.plugins.module_utils import _host_system as system
 
 
-def look_at(module: AnsibleModule, services: t.Sequence[runs.Service]) -> str:
-    """Look and decide. Returns why nothing can be changed, or ""."""
-    for service in services:
-        service.look()
-    problems = runs.problems_of(services, module.check_mode)
-    if problems:
-        return "Nothing was changed, because this cannot be carried out: " + " ".join(problems)
-    return ""
-
-
-class Installed:
+class Installed(t.NamedTuple):
     """Certificates that were installed: the files that were changed, and their diff."""
 
     files: t.Sequence[str] = ()
     diff: t.Sequence[dict[str, str]] = ()
 
 
-def install_certificates(module: AnsibleModule, installed: Installed) -> None:
+def look_at(module: AnsibleModule, services: t.Sequence[runs.Service]) -> None:
+    """Look and decide. Raises HostError when something cannot be carried out."""
+    for service in services:
+        service.look()
+    problems = runs.problems_of(services, module.check_mode)
+    if problems:
+        raise system.HostError("Nothing was changed, because this cannot be carried out: " + " ".join(problems))
+
+
+def install_certificates(module: AnsibleModule) -> Installed:
     """Install what was signed. Raises HostError with a sentence."""
     # loaded only where it is needed: it takes longer to load than a run without changes
     from ansible_collections.flotilla.cluster.plugins.module_utils import _pki_host
     from ansible_collections.flotilla.cluster.plugins.module_utils._pki import PkiError
 
-    problem = ""
     try:
-        installed.files, installed.diff = _pki_host.install(
-            module.params["pki"], lambda command: module.run_command(command, check_rc=True)
+        return Installed(
+            *_pki_host.install(module.params["pki"], lambda command: module.run_command(command, check_rc=True))
         )
     except PkiError as error:
-        problem = f"pki: {error}."
-    if problem:
-        raise system.HostError(problem)
+        raise system.HostError(f"pki: {error}.") from None
 
 
-def make_it_so(module: AnsibleModule, services: t.Sequence[runs.Service], installed: Installed) -> str:
-    """Look, decide and, unless in check mode, act. Returns why nothing was changed, or ""; fills ``installed``."""
-    problem = look_at(module, services)
-    if not problem and module.params["pki"] and not module.check_mode:
-        install_certificates(module, installed)
-        # what services read has changed
-        problem = look_at(module, services)
-    if problem:
-        return problem
+def make_it_so(module: AnsibleModule, services: t.Sequence[runs.Service]) -> Installed:
+    """Look, decide and, unless in check mode, act. Raises HostError and NotUp."""
+    installed = Installed()
+    look_at(module, services)
     if not module.check_mode:
+        if module.params["pki"]:
+            installed = install_certificates(module)
+            # what services read has changed
+            look_at(module, services)
         runs.carry_out(services)
-        return ""
+        return installed
     for service in services:
         for sentence in service.planned.unknown_owners:
             module.warn(sentence)
         spec.try_validators(service.planned)
         service.foresee_access()
-    return ""
+    return installed
 
 
 def results_of(module: AnsibleModule, services: t.Sequence[runs.Service], installed: Installed) -> dict[str, t.Any]:
@@ -589,15 +584,16 @@ def main() -> None:
     params, module.params = module.params, {**module.params, **spec.printable(module.params)}
     services: list[runs.Service] = []
     installed = Installed()
+    problem = ""
     more: dict[str, t.Any] = {}
     try:
         services = [runs.Service(described) for described in spec.described(params)]
         if module.check_mode:
-            problem = make_it_so(module, services, installed)
+            installed = make_it_so(module, services)
         else:
             with runs.locked(services):
                 system.clean_up([service.desired for service in services])
-                problem = make_it_so(module, services, installed)
+                installed = make_it_so(module, services)
     except runs.NotUp as error:
         problem = error.message
         more = {"journal": error.journal, **({"not_ready": error.not_ready} if error.not_ready else {})}

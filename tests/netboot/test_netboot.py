@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 from daytwo.lab import words
-from localhosts import cluster, plan
+from localhosts import cluster, plan, system
 from support.commands import ROOT, done
 
 FILES = Path("/var/cache/flotilla/netboot")
@@ -119,8 +119,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """A cluster of one host, which serves two machines that are off."""
     if os.geteuid() != 0:
         pytest.skip("machines and their bridge are made by root")
-    apt = ["apt-get", "-qq", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300", "install"]
-    run(*apt, *PACKAGES, DEBIAN_FRONTEND="noninteractive")
+    system.install(*PACKAGES)
     run(sys.executable, "tools/netboot_image.py", str(FILES))
     folder = tmp_path_factory.mktemp("netboot")
     (folder / "inventory").mkdir()

@@ -20,12 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from localhosts import packages
+from localhosts import packages, system
 from support.commands import ROOT, done
 
 CACHE = Path("/var/cache/flotilla/vagrant")
 NAMES = ("core-01", "core-02", "core-03")
-APT = ("apt-get", "-qq", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300", "install")
 
 
 def run(*argv: str, cwd: Path = ROOT, timeout: float = 600, check: bool = True, **environment: str) -> str:
@@ -80,9 +79,8 @@ class Libvirt:
     def start(self) -> None:
         self._before = self._settings.read_bytes()
         self._settings.write_text(self._configuration)
+        Path("/run/libvirt").mkdir(exist_ok=True)  # for the daemons' sockets and locks
         for daemon in self._daemons:
-            # their sockets and locks lie there
-            Path("/run/libvirt").mkdir(exist_ok=True)
             self._running.append(subprocess.Popen([f"/usr/sbin/{daemon}"], stderr=subprocess.DEVNULL))
             time.sleep(1)
         deadline = time.monotonic() + 30
@@ -105,7 +103,8 @@ class Libvirt:
         for daemon in reversed(self._running):
             daemon.terminate()
             daemon.wait(30)
-        self._settings.write_bytes(self._before)
+        if self._before:
+            self._settings.write_bytes(self._before)
 
 
 @pytest.fixture(scope="module", params=[Lxc, Libvirt], ids=["lxc", "libvirt"])
@@ -119,7 +118,7 @@ def provider(request: pytest.FixtureRequest) -> Lxc | Libvirt:
 @pytest.fixture(scope="module")
 def folder(provider: Lxc | Libvirt, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A copy of vagrant/ with settings, a box, and documents of three machines."""
-    run(*APT, *provider.packages, DEBIAN_FRONTEND="noninteractive")
+    system.install(*provider.packages)
     box = CACHE / f"flotilla-debian-{provider.name}.box"
     run(sys.executable, "tools/vagrant_box.py", str(box), "--provider", provider.name, timeout=1800)
     made = tmp_path_factory.mktemp("walkthrough") / "vagrant"
@@ -169,8 +168,8 @@ class Up:
     prefix: str
     seconds: float
 
-    def ssh(self, name: str, script: str, check: bool = True) -> str:
-        return vagrant(self.folder, "ssh", name, "-c", script, check=check)
+    def ssh(self, name: str, script: str) -> str:
+        return vagrant(self.folder, "ssh", name, "-c", script)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import image, packages
+from . import image
 from .plan import HostsError
 from .system import run
 
@@ -46,15 +46,9 @@ def recipe_of(program: Path) -> str:
     return hashlib.sha256(Path(__file__).read_bytes() + program.read_bytes()).hexdigest()
 
 
-def ensure_tools(*more: str) -> None:
-    """Install what makes disks on this machine, and more Debian packages if they are named."""
-    run("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y", "--no-install-recommends", "-o",
-        "DPkg::Lock::Timeout=300", "install", *packages.BOOT_LOADER, *more, timeout=600)  # fmt: skip
-
-
 @contextmanager
 def mounted(layers: Sequence[str], work: Path) -> Iterator[Path]:
-    """The files of an image in a folder ``work`` that is the caller's; what is written to them goes with it."""
+    """The files of an image, as ``work/root``; what is written to them is gone afterwards."""
     for part in ("upper", "work", "root"):
         (work / part).mkdir()
     root = work / "root"

@@ -33,6 +33,14 @@ _APT = (
     ' apt-get -y -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-unsafe-io --no-install-recommends "$@"; }; '
 )
 
+# The same with lists of packages that are not older than an hour.
+_APT_FRESH = (
+    _APT
+    + r"""
+if [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -60)" ]; then apt update; fi
+"""
+)
+
 _SYSTEM_SCRIPT = (
     _APT
     + r"""
@@ -56,10 +64,8 @@ apt-cache gencaches
 )
 
 _CACHED_SCRIPT = (
-    _APT
-    + r"""
-if [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -60)" ]; then apt update; fi
-apt install --download-only PACKAGES
+    _APT_FRESH
+    + r"""apt install --download-only PACKAGES
 apt-cache gencaches
 """
 )
@@ -77,14 +83,18 @@ apt-cache gencaches
 
 # A machine that reads what it shall be at its first boot. Access to it is the tools' own: keys and network stay.
 _CLOUD_SCRIPT = (
-    _APT
-    + r"""
-if [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -60)" ]; then apt update; fi
-apt install PACKAGES
+    _APT_FRESH
+    + r"""apt install PACKAGES
 printf '%s\n' 'datasource_list: [NoCloud, ConfigDrive, None]' 'ssh_deletekeys: false' 'disable_root: false' \
     'apt_preserve_sources_list: true' > /etc/cloud/cloud.cfg.d/90-local.cfg
 apt-cache gencaches
 """
+)
+
+# For what is packed as a whole.
+_SLIM = (
+    "rm -rf /var/cache/apt/archives/*.deb /var/cache/apt/*.bin /var/lib/apt/lists/* /usr/share/doc/* /usr/share/man/* "
+    "\\\n    /usr/share/locale/*\n"
 )
 
 # What Vagrant expects of a box: its user, who may become root, and its public key, which it replaces at the first boot.
@@ -103,10 +113,7 @@ install -D -m 0644 /run/keys.conf /etc/systemd/system/ssh.service.d/10-keys.conf
 """
 
 _VAGRANT_SCRIPT = (
-    _APT
-    + r"""
-if [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -60)" ]; then apt update; fi
-"""
+    _APT_FRESH
     + _VAGRANT_USER
     + r"""# LXC gives the address.
 systemctl mask systemd-networkd.service systemd-networkd.socket systemd-networkd-wait-online.service
@@ -116,10 +123,8 @@ rm -rf /var/cache/apt/archives/*.deb /var/cache/apt/*.bin
 
 # A machine with a disk of its own, and the initramfs that writes that disk: one kernel and one initramfs for both.
 _NETBOOT_SCRIPT = (
-    _APT
-    + r"""
-if [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -60)" ]; then apt update; fi
-mkdir -p /etc/initramfs-tools/conf.d
+    _APT_FRESH
+    + r"""mkdir -p /etc/initramfs-tools/conf.d
 # What an installer may meet, and what bonds and VLANs are made of.
 printf '%s\n' bonding 8021q > /etc/initramfs-tools/modules
 printf 'MODULES=most\nCOMPRESS=gzip\n' > /etc/initramfs-tools/conf.d/local
@@ -128,18 +133,15 @@ printf 'LABEL=flotilla / ext4 errors=remount-ro 0 1\n' > /etc/fstab
 # Without a search for documents, which takes longer on a slow machine than systemd waits for it.
 echo 'policy: enabled' > /etc/cloud/ds-identify.cfg
 # It goes through the network as a whole.
-rm -rf /var/cache/apt/archives/*.deb /var/cache/apt/*.bin /var/lib/apt/lists/* /usr/share/doc/* /usr/share/man/* \
-    /usr/share/locale/*
 """
+    + _SLIM
 )
 
 # A machine with a disk of its own that Vagrant brings up. Its first card gets an address from the network, the others
 # from Vagrant, never from cloud-init: libvirt knows a machine by its card.
 _LIBVIRT_SCRIPT = (
-    _APT
-    + r"""
-if [ -z "$(find /var/lib/apt/lists -maxdepth 1 -name '*_Packages*' -mmin -60)" ]; then apt update; fi
-mkdir -p /etc/initramfs-tools/conf.d
+    _APT_FRESH
+    + r"""mkdir -p /etc/initramfs-tools/conf.d
 printf 'MODULES=most\nCOMPRESS=gzip\n' > /etc/initramfs-tools/conf.d/local
 """
     + _VAGRANT_USER
@@ -148,9 +150,8 @@ echo 'policy: enabled' > /etc/cloud/ds-identify.cfg
 echo 'network: {config: disabled}' > /etc/cloud/cloud.cfg.d/91-network.cfg
 printf '%s\n' '[Match]' Name=eth0 '[Network]' DHCP=ipv4 IPv6AcceptRA=no LinkLocalAddressing=no '[DHCPv4]' \
     ClientIdentifier=mac > /etc/systemd/network/90-eth0.network
-rm -rf /var/cache/apt/archives/*.deb /var/cache/apt/*.bin /var/lib/apt/lists/* /usr/share/doc/* /usr/share/man/* \
-    /usr/share/locale/*
 """
+    + _SLIM
 )
 
 

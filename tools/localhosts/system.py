@@ -108,6 +108,12 @@ def run(*argv: str, text: str | None = None, timeout: float = 60) -> str:
     return done.stdout
 
 
+def install(*names: str) -> None:
+    """Install Debian packages on this machine, those that are there already for nothing. Raises HostsError."""
+    run("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y", "--no-install-recommends", "-o",
+        "DPkg::Lock::Timeout=300", "install", *names, timeout=600)  # fmt: skip
+
+
 def run_logged(argv: Sequence[str], log: Path, what: str) -> None:
     """Run a long command with its output appended to ``log``; the command dies with this process.
 
