@@ -89,7 +89,7 @@ test-faults: venv base ## every fault on three local hosts, and broken variants 
 test-vagrant: venv apt-lists ## vagrant up with LXC and a box made here, three machines listed: about three minutes
 	$(BIN)/pytest -rP tests/vagrant -k lxc
 
-test-vagrant-libvirt: venv apt-lists ## the same with libvirt, its machines emulated in software: ten to thirty minutes
+test-vagrant-libvirt: venv apt-lists ## the same with libvirt, its machines emulated in software: five to thirty minutes
 	$(BIN)/pytest -rP tests/vagrant -k libvirt
 
 test-cloud: venv apt-lists base ## documents on running hosts, judged by Ignition, cloud-init and CoreOS's agent: about four minutes

@@ -47,11 +47,14 @@ options:
     default: etcd
   address_prefix:
     description:
-      - First three numbers of the addresses at which machines reach each other, C($address_prefix) of the Vagrantfile.
-        The machine C(core-01) has the address that ends in 101.
-      - It counts for machines that this computer reaches through a port of its own only, as with VirtualBox.
+      - First three numbers of the addresses at which machines reach each other. The machine C(core-01) has the address
+        that ends in 101.
+      - When it is not given it is C($address_prefix) of the C(config.rb) beside the Vagrantfile, else V(192.168.56), as
+        this collection's Vagrantfile has it.
+      - It counts for machines that others do not reach where Vagrant does - VirtualBox leads a port of this computer to
+        each, libvirt has a network of its own for Vagrant - and for no others. Give V("") for a Vagrantfile whose
+        machines have no such addresses.
     type: str
-    default: "192.168.56"
 """
 
 EXAMPLES = r"""
@@ -72,6 +75,16 @@ from ansible_collections.flotilla.cluster.plugins.plugin_utils._inventory import
 
 # Variables by which roles learn where a host is reached by the others.
 ADDRESSES = ("bootstrap_address", "cloud_config_address", "etcd_address", "fleet_public_ip", "pki_address")
+# Providers that reach machines by a way that other machines do not have.
+APART = ("libvirt", "virtualbox")
+# as vagrant/lib/flotilla.rb has it
+ADDRESS_PREFIX = "192.168.56"
+
+
+def address_prefix_of(settings: str) -> str:
+    """C($address_prefix) of the text of a config.rb, as the Vagrantfile reads it."""
+    found = re.findall(r"""^[ \t]*\$address_prefix[ \t]*=[ \t]*(["'])([0-9.]+)\1""", settings, re.MULTILINE)
+    return found[-1][1] if found else ADDRESS_PREFIX
 
 
 def running(status: str) -> list[str]:
@@ -82,6 +95,12 @@ def running(status: str) -> list[str]:
         if len(fields) > 3 and fields[2] == "state" and fields[3] == "running":
             found.append(fields[1])
     return sorted(found)
+
+
+def providers(status: str) -> dict[str, str]:
+    """What runs each machine, from C(vagrant status --machine-readable)."""
+    lines = [line.split(",") for line in status.splitlines()]
+    return {fields[1]: fields[4] for fields in lines if fields[2:4] == ["metadata", "provider"] and len(fields) > 4}
 
 
 def parse_ssh_config(text: str) -> dict[str, dict[str, str]]:
@@ -98,7 +117,7 @@ def parse_ssh_config(text: str) -> dict[str, dict[str, str]]:
     return hosts
 
 
-def variables(name: str, config: t.Mapping[str, str], address_prefix: str) -> dict[str, t.Any]:
+def variables(name: str, config: t.Mapping[str, str], address_prefix: str, provider: str = "") -> dict[str, t.Any]:
     """Variables of a host."""
     host = config.get("hostname", "")
     found: dict[str, t.Any] = {"ansible_host": host, "ansible_become": config.get("user") != "root"}
@@ -112,7 +131,7 @@ def variables(name: str, config: t.Mapping[str, str], address_prefix: str) -> di
     if arguments:
         found["ansible_ssh_common_args"] = " ".join([*arguments, "-o IdentitiesOnly=yes"])
     number = re.search(r"(\d+)$", name)
-    if host.startswith("127.") and number:
+    if number and address_prefix and (provider in APART or host.startswith("127.")):
         found.update(dict.fromkeys(ADDRESSES, f"{address_prefix}.{100 + int(number.group(1))}"))
     return found
 
@@ -133,7 +152,8 @@ class InventoryModule(ConstructedInventory):
         """Add the machines."""
         option: t.Any = self.get_option
         folder = os.path.join(os.path.dirname(os.path.abspath(path)), option("directory"))
-        names = running(self._ask(folder, "status", "--machine-readable"))
+        status = self._ask(folder, "status", "--machine-readable")
+        names, provided = running(status), providers(status)
         configs = parse_ssh_config(self._ask(folder, "ssh-config", *names)) if names else {}
         missing = [name for name in names if not configs.get(name, {}).get("hostname")]
         if missing:
@@ -143,10 +163,25 @@ class InventoryModule(ConstructedInventory):
             inventory.add_group(group)
             for name in hosts:
                 inventory.add_host(name, group=group)
+        prefix = option("address_prefix")
+        if prefix is None:
+            prefix = address_prefix_of(self._settings(folder))
         for name in names:
-            for variable, value in variables(name, configs[name], option("address_prefix")).items():
+            for variable, value in variables(name, configs[name], prefix, provided.get(name, "")).items():
                 inventory.set_variable(name, variable, wrap_var(value))
             self.construct(inventory, name)
+
+    @staticmethod
+    def _settings(folder: str) -> str:
+        try:
+            with open(os.path.join(folder, "config.rb"), encoding="utf-8", errors="replace") as stream:
+                return stream.read()
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise AnsibleParserError(
+                f"{error.filename} cannot be read ({error.strerror}); give address_prefix, or make it readable"
+            ) from error
 
     def _ask(self, folder: str, *arguments: str) -> str:
         option: t.Any = self.get_option

@@ -175,6 +175,26 @@ def switch(lab: Lab, side: str) -> None:
             lab.on(name, f"sh -s {name} {lab.address(name)} {cluster}", _BY_HAND)
     wait = f"for i in $(seq 60); do {lab.etcdctl()}endpoint health >/dev/null 2>&1 && exit 0; sleep 0.5; done; exit 1"
     lab.on(lab.names[0], wait)
+    level(lab)
+
+
+def level(lab: Lab) -> None:
+    """Take away what makes one side's work more than the other's: old revisions, and a leader that is further away.
+
+    The role's members keep what was written before, those by hand begin with nothing.
+    """
+    first = lab.names[0]
+    etcdctl = lab.etcdctl()
+    statuses = json.loads(lab.on(first, etcdctl + "endpoint status --cluster --write-out=json"))
+    members = {one["Status"]["header"]["member_id"]: one["Endpoint"] for one in statuses}
+    leader = statuses[0]["Status"]["leader"]
+    revision = max(one["Status"]["header"]["revision"] for one in statuses)
+    lab.on(first, f"{etcdctl}compact --physical {revision} && etcdctl defrag --cluster")
+    [wanted] = [member for member, endpoint in members.items() if lab.address(first) in endpoint]
+    if leader != wanted:
+        # only the leader gives its part away; etcdctl takes endpoints from its variable or its flag, not from both
+        access = etcdctl.removesuffix("etcdctl ")
+        lab.on(first, f"{access}ETCDCTL_ENDPOINTS={members[leader]} etcdctl move-leader {wanted:x}")
 
 
 def measure_writes(lab: Lab, loads: list[str], tries: int, logs: Path, progress: Progress) -> list[dict[str, Any]]:

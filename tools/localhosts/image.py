@@ -231,7 +231,7 @@ def recipes(origin: Origin) -> dict[str, Image]:
         "vagrant": {"packages": packages.VAGRANT, "script": _VAGRANT_SCRIPT.replace("KEY", packages.VAGRANT_KEY)},
         "netboot": {"packages": packages.NETBOOT, "script": _NETBOOT_SCRIPT},
         "libvirt": {
-            "packages": packages.VAGRANT + packages.NETBOOT,
+            "packages": packages.VAGRANT + packages.LIBVIRT + packages.NETBOOT,
             "script": _LIBVIRT_SCRIPT.replace("KEY", packages.VAGRANT_KEY),
         },
     }

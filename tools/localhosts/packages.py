@@ -58,6 +58,9 @@ CLOUD = ("cloud-init",)
 #: What Vagrant's box has beside that.
 VAGRANT = ("sudo",)
 
+#: What a box for libvirt has more: Vagrant names a machine late, and sudo asks for that name each time.
+LIBVIRT = ("libnss-myhostname",)
+
 #: What a machine needs that boots by itself: a kernel, what finds its disk, and what makes its partition larger.
 NETBOOT = (
     "busybox-static",

@@ -118,6 +118,30 @@ def test_machines_behind_a_port_are_told_the_address_they_have_among_themselves(
     assert "etcd_address" not in inventory.hosts["core-02"].get_vars()
 
 
+def test_machines_of_libvirt_reach_each_other_elsewhere_than_vagrant_does(folder):
+    (folder / "status").write_text(STATUS + "1763848000,core-02,metadata,provider,libvirt\n")
+    second = vagrant_inventory(folder).hosts["core-02"].get_vars()
+    assert (second["ansible_host"], second["etcd_address"]) == ("10.0.3.12", "192.168.56.102")
+    assert "etcd_address" not in vagrant_inventory(folder, address_prefix="").hosts["core-02"].get_vars()
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ('$address_prefix = "10.78.9"\n', "10.78.9"),
+        ("  $address_prefix='10.1.2' # mine\n", "10.1.2"),
+        ('#$address_prefix = "10.78.9"\n', "192.168.56"),
+        ('$address_prefix = "10.1.1"\n$address_prefix = "10.1.2"\n', "10.1.2"),
+        ("$num_instances = 3\n", "192.168.56"),
+    ],
+)
+def test_addresses_are_those_of_config_rb(folder, settings, expected):
+    (folder / "config.rb").write_text(settings)
+    assert vagrant_inventory(folder).hosts["core-01"].get_vars()["etcd_address"] == f"{expected}.101"
+    given = vagrant_inventory(folder, address_prefix="10.9.9")
+    assert given.hosts["core-01"].get_vars()["etcd_address"] == "10.9.9.101"
+
+
 def test_groups_and_variables_can_be_composed(folder):
     inventory = vagrant_inventory(
         folder, strict=True, compose={"port_again": "ansible_port"}, groups={"near": "ansible_port == 22"}
