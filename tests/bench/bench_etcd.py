@@ -5,7 +5,7 @@
 
 Three fresh hosts get etcd from the role. One play puts 1, 100 and 1,000 keys with our module, another one loops over
 community.general.etcd3. Then ``etcdctl check perf`` runs on the role's cluster and on the same program started by hand
-with the same certificates, in turns. What ``make test-etcd`` measured last is printed below, if it ran.
+with the same certificates and data, in turns. What ``make test-etcd`` measured last is printed below, if it ran.
 
 Absolute times say little on a shared machine: read the ratios.
 """
@@ -39,16 +39,18 @@ _TIMEOUT = 900.0
 _PKI = "/etc/flotilla/pki"
 _FILES = {"ca_cert": "etcd-client-ca.crt", "client_cert": "etcd-client.crt", "client_key": "etcd-client.key"}
 
-#: Starts a member as an operator would by hand: sh -s NAME ADDRESS CLUSTER. The other members are stopped.
-_BY_HAND = r"""
+_START = "/var/lib/etcd-at-start"
+#: Starts a member as an operator would by hand, with the data that the role's has: sh -s NAME ADDRESS.
+_BY_HAND = rf"""
 set -eu
 rm -rf /var/lib/etcd-by-hand
+cp --archive {_START} /var/lib/etcd-by-hand
 cd /etc/flotilla/pki
 systemd-run --quiet --unit=by-hand --property=LimitNOFILE=65536 "$(readlink -f "$(command -v etcd)")" \
     --name="$1" --data-dir=/var/lib/etcd-by-hand \
     --listen-client-urls="https://$2:2379,https://127.0.0.1:2379" --advertise-client-urls="https://$2:2379" \
     --listen-peer-urls="https://$2:2380" --initial-advertise-peer-urls="https://$2:2380" \
-    --initial-cluster="$3" --initial-cluster-token=by-hand --client-cert-auth \
+    --client-cert-auth \
     --trusted-ca-file="$PWD/etcd-client-ca.crt" --cert-file="$PWD/etcd-server.crt" --key-file="$PWD/etcd-server.key" \
     --peer-client-cert-auth --peer-trusted-ca-file="$PWD/etcd-peer-ca.crt" \
     --peer-cert-file="$PWD/etcd-peer.crt" --peer-key-file="$PWD/etcd-peer.key"
@@ -167,29 +169,32 @@ def switch(lab: Lab, side: str) -> None:
         lab.on_all(f"{_STOP}; rm -rf /var/lib/etcd-by-hand")
         lab.on_all("systemctl start etcd")
     else:
-        cluster = ",".join(f"{name}=https://{lab.address(name)}:2380" for name in lab.names)
         for name in lab.names:
             # stopped everywhere first: a member that is left of the other side would hold the port
             lab.on(name, _STOP)
         for name in lab.names:
-            lab.on(name, f"sh -s {name} {lab.address(name)} {cluster}", _BY_HAND)
+            lab.on(name, f"sh -s {name} {lab.address(name)}", _BY_HAND)
     wait = f"for i in $(seq 60); do {lab.etcdctl()}endpoint health >/dev/null 2>&1 && exit 0; sleep 0.5; done; exit 1"
     lab.on(lab.names[0], wait)
     level(lab)
 
 
-def level(lab: Lab) -> None:
-    """Take away what makes one side's work more than the other's: old revisions, and a leader that is further away.
+def keep_start(lab: Lab) -> None:
+    """Keep the role's data for the other side: what members have behind them costs each write something."""
+    lab.on_all(f"{_STOP}; rm -rf {_START} && cp --archive /var/lib/etcd {_START}")
 
-    The role's members keep what was written before, those by hand begin with nothing.
-    """
+
+def level(lab: Lab) -> None:
+    """Take away what makes one run's work more than another's: old revisions, and a leader that is further away."""
     first = lab.names[0]
     etcdctl = lab.etcdctl()
     statuses = json.loads(lab.on(first, etcdctl + "endpoint status --cluster --write-out=json"))
     members = {one["Status"]["header"]["member_id"]: one["Endpoint"] for one in statuses}
     leader = statuses[0]["Status"]["leader"]
     revision = max(one["Status"]["header"]["revision"] for one in statuses)
-    lab.on(first, f"{etcdctl}compact --physical {revision} && etcdctl defrag --cluster")
+    patient = "--command-timeout=60s"  # for half a million revisions it waits
+    emptied = f"{etcdctl}compact {patient} --physical {revision} && etcdctl defrag {patient} --cluster"
+    lab.on(first, emptied, timeout=180)
     [wanted] = [member for member, endpoint in members.items() if lab.address(first) in endpoint]
     if leader != wanted:
         # only the leader gives its part away; etcdctl takes endpoints from its variable or its flag, not from both
@@ -197,12 +202,14 @@ def level(lab: Lab) -> None:
         lab.on(first, f"{access}ETCDCTL_ENDPOINTS={members[leader]} etcdctl move-leader {wanted:x}")
 
 
-def measure_writes(lab: Lab, loads: list[str], tries: int, logs: Path, progress: Progress) -> list[dict[str, Any]]:
-    """Writes a second of both sides, in turns, with each load."""
-    found = []
+def measure_writes(
+    lab: Lab, loads: list[str], tries: int, logs: Path, progress: Progress, found: list[dict[str, Any]]
+) -> None:
+    """Add to ``found`` writes a second of both sides, in turns, with each load."""
     for number in range(tries):
         for load in loads:
             sides = ["role", "hand"] if number % 2 == 0 else ["hand", "role"]
+            keep_start(lab)
             for side in sides:
                 switch(lab, side)
                 command = [*lab.ssh(lab.names[0]), lab.etcdctl() + f"check perf --load={load} 2>&1 || :"]
@@ -214,7 +221,6 @@ def measure_writes(lab: Lab, loads: list[str], tries: int, logs: Path, progress:
                     f"writes, load {load}, {side}: {seen['writes']}/s, {'PASS' if seen['passed'] else 'FAIL'};"
                     f" hosts {spent['cpu']:.0f} CPU s, others {spent['others']:.0f}"
                 )
-    return found
 
 
 def report_keys(found: dict[str, Any]) -> list[str]:
@@ -313,7 +319,8 @@ def bench(options: argparse.Namespace) -> None:
             if "keys" in options.parts:
                 results["keys"] = measure_keys(lab, logs, options.tries, progress)
             if "writes" in options.parts:
-                results["writes"] = measure_writes(lab, options.loads, options.perf_tries, logs, progress)
+                # told as far as it came, even if something fails
+                measure_writes(lab, options.loads, options.perf_tries, logs, progress, results["writes"])
     finally:
         path = write_results("etcd", results)
         lines = [
