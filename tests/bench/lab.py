@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -197,15 +198,20 @@ class Lab:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+            # with a time limit, wait() would look every 50 ms only, which is much of a short play
+            expired = threading.Event()
+            limit = threading.Timer(timeout, lambda: (expired.set(), os.killpg(process.pid, signal.SIGKILL)))
+            limit.start()
             try:
-                code = process.wait(timeout)
-            except subprocess.TimeoutExpired:
-                raise BenchError(f"{argv[0]} did not end within {timeout:.0f} s; its output is in {log}") from None
+                code = process.wait()
             finally:
+                limit.cancel()
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
         wall = time.monotonic() - begun
+        if expired.is_set():
+            raise BenchError(f"{argv[0]} did not end within {timeout:.0f} s; its output is in {log}")
         after = self._times()
         output = log.read_text(errors="replace")
         if code:
