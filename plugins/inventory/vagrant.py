@@ -117,7 +117,7 @@ def parse_ssh_config(text: str) -> dict[str, dict[str, str]]:
     return hosts
 
 
-def variables(name: str, config: t.Mapping[str, str], address_prefix: str, provider: str = "") -> dict[str, t.Any]:
+def variables(name: str, config: t.Mapping[str, str], address_prefix: str, provider: str) -> dict[str, t.Any]:
     """Variables of a host."""
     host = config.get("hostname", "")
     found: dict[str, t.Any] = {"ansible_host": host, "ansible_become": config.get("user") != "root"}

@@ -18,6 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import figures
 from lab import OUTPUT, ROOT, BenchError, Lab, Order, Progress, main, write_results
@@ -175,9 +176,8 @@ def switch(lab: Lab, side: str) -> None:
         lab.on_all(f"{_STOP}; rm -rf /var/lib/etcd-by-hand")
         lab.on_all("systemctl start etcd")
     else:
-        for name in lab.names:
-            # stopped everywhere first: a member that is left of the other side would hold the port
-            lab.on(name, _STOP)
+        # stopped everywhere first: a member that is left of the other side would hold the port
+        lab.on_all(_STOP)
         for name in lab.names:
             lab.on(name, f"sh -s {name} {lab.address(name)}", _BY_HAND)
     wait = f"for i in $(seq 60); do {lab.etcdctl()}endpoint health >/dev/null 2>&1 && exit 0; sleep 0.5; done; exit 1"
@@ -192,20 +192,18 @@ def keep_start(lab: Lab) -> None:
 
 def level(lab: Lab) -> None:
     """Take away what makes one run's work more than another's: old revisions, and a leader that is further away."""
-    first = lab.names[0]
+    first, address = lab.names[0], lab.address(lab.names[0])
     etcdctl = lab.etcdctl()
     statuses = json.loads(lab.on(first, etcdctl + "endpoint status --cluster --write-out=json"))
-    members = {one["Status"]["header"]["member_id"]: one["Endpoint"] for one in statuses}
-    leader = statuses[0]["Status"]["leader"]
-    revision = max(one["Status"]["header"]["revision"] for one in statuses)
+    headers = {urlsplit(one["Endpoint"]).hostname: one["Status"]["header"] for one in statuses}
+    revision = max(header["revision"] for header in headers.values())
     patient = "--command-timeout=60s"  # for half a million revisions it waits
     emptied = f"{etcdctl}compact {patient} --physical {revision} && etcdctl defrag {patient} --cluster"
     lab.on(first, emptied, timeout=180)
-    [wanted] = [member for member, endpoint in members.items() if lab.address(first) in endpoint]
-    if leader != wanted:
-        # only the leader gives its part away; etcdctl takes endpoints from its variable or its flag, not from both
-        access = etcdctl.removesuffix("etcdctl ")
-        lab.on(first, f"{access}ETCDCTL_ENDPOINTS={members[leader]} etcdctl move-leader {wanted:x}")
+    leader = figures.etcd_leader(statuses)
+    if leader != address:
+        # only the leader gives its part away
+        lab.on(first, f"{lab.etcdctl(f'https://{leader}:2379')}move-leader {headers[address]['member_id']:x}")
 
 
 def measure_writes(

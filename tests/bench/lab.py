@@ -8,10 +8,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -140,11 +140,16 @@ class Lab:
         path = self.folder / ".pki/flotilla/etcd-users/root"
         return path.read_text().strip() if path.exists() else ""
 
-    def etcdctl(self) -> str:
-        """The beginning of a command on a host that is one of etcdctl, as root of the play's cluster."""
+    def etcdctl(self, endpoint: str = "") -> str:
+        """The beginning of a command on a host that is one of etcdctl, as root of the play's cluster.
+
+        It asks all members, or the one at ``endpoint``.
+        """
         password = self.etcd_password()
         user = f" ETCDCTL_USER=root:{password}" if password else ""
-        return f". /etc/profile.d/flotilla-etcdctl.sh; export ETCDCTL_API=3{user}; etcdctl "
+        # its variable and its flag exclude each other
+        member = f" ETCDCTL_ENDPOINTS={endpoint}" if endpoint else ""
+        return f". /etc/profile.d/flotilla-etcdctl.sh; export ETCDCTL_API=3{user}{member}; etcdctl "
 
     def kill(self, host: str) -> None:
         """End a host as a power failure does."""
@@ -198,20 +203,19 @@ class Lab:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-            # with a time limit, wait() would look every 50 ms only, which is much of a short play
-            expired = threading.Event()
-            limit = threading.Timer(timeout, lambda: (expired.set(), os.killpg(process.pid, signal.SIGKILL)))
-            limit.start()
+            ended = os.pidfd_open(process.pid)
             try:
-                code = process.wait()
+                # wait() with a time limit looks every 50 ms only, which is much of a short play
+                select.select([ended], [], [], timeout)
+                code = process.poll()
+                if code is None:
+                    raise BenchError(f"{argv[0]} did not end within {timeout:.0f} s; its output is in {log}")
             finally:
-                limit.cancel()
+                os.close(ended)
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
         wall = time.monotonic() - begun
-        if expired.is_set():
-            raise BenchError(f"{argv[0]} did not end within {timeout:.0f} s; its output is in {log}")
         after = self._times()
         output = log.read_text(errors="replace")
         if code:
