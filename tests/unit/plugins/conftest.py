@@ -19,6 +19,13 @@ from ansible_collections.flotilla.cluster.tests.unit.plugins.scripted_http impor
 MODULES = "ansible_collections.flotilla.cluster.plugins.modules"
 
 
+class Result(dict[str, t.Any]):
+    """What a module printed. Asked for what is not there, it tells why: most often the module failed."""
+
+    def __missing__(self, key: str) -> t.NoReturn:
+        raise KeyError(f"{key}: not in what the module printed, {dict(self)}")
+
+
 @pytest.fixture
 def run_module(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -32,7 +39,7 @@ def run_module(
         module = importlib.import_module(f"{MODULES}.{name}")
         with patch_module_args(arguments), pytest.raises(SystemExit):
             module.main()
-        return t.cast("dict[str, t.Any]", json.loads(capsys.readouterr().out))
+        return Result(json.loads(capsys.readouterr().out))
 
     return run
 
