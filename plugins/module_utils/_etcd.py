@@ -15,12 +15,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
-import math
-import re
 import time
 import typing as t
-from dataclasses import dataclass
 
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import (
     ClusterError,
@@ -32,7 +28,6 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._http import (
     Tls,
     base_url,
     check_seconds,
-    printable,
 )
 
 # The documentation that belongs to it: plugins/doc_fragments/_etcd.py.
@@ -94,8 +89,7 @@ class EtcdUncertain(ClusterError):
     """A write was sent, and no answer tells whether it was done. To be read before it is tried again."""
 
 
-@dataclass(frozen=True)
-class KeyValue:
+class KeyValue(t.NamedTuple):
     """One key as etcd stores it. C(lease) is 0 when it has none."""
 
     key: bytes
@@ -106,71 +100,26 @@ class KeyValue:
     lease: int
 
 
-@dataclass(frozen=True)
-class RangeResult:
-    """Keys in order. C(count) is the number in the whole range, C(more) says that a limit cut them."""
+class RangeResult(t.NamedTuple):
+    """Keys in order. C(total) is the number in the whole range, C(more) says that a limit cut them."""
 
     kvs: tuple[KeyValue, ...]
-    count: int
+    total: int
     more: bool
     revision: int
 
 
-@dataclass(frozen=True)
-class DeleteResult:
+class DeleteResult(t.NamedTuple):
     deleted: int
     revision: int
 
 
-@dataclass(frozen=True)
-class TxnResult:
+class TxnResult(t.NamedTuple):
     """C(ranges) has the result of each range operation of the branch that was taken, in its order."""
 
     succeeded: bool
     revision: int
     ranges: tuple[RangeResult, ...]
-
-
-@dataclass(frozen=True)
-class Member:
-    id: int
-    name: str
-    peer_urls: tuple[str, ...]
-    client_urls: tuple[str, ...]
-    is_learner: bool
-
-    @property
-    def started(self) -> bool:
-        """A member that was added but never ran has no name yet."""
-        return bool(self.name)
-
-
-@dataclass(frozen=True)
-class Status:
-    """What one member says of itself; C(leader) is 0 when it knows none."""
-
-    endpoint: str
-    member_id: int
-    version: str
-    db_size: int
-    leader: int
-    revision: int
-    raft_index: int
-    raft_applied_index: int
-    raft_term: int
-    is_learner: bool
-    errors: tuple[str, ...]
-    db_size_in_use: int = 0
-    # since etcd 3.6; 0 before
-    db_size_quota: int = 0
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """:ivar kind: NOSPACE or CORRUPT"""
-
-    member_id: int
-    kind: str
 
 
 Operation = dict[str, t.Any]
@@ -227,11 +176,6 @@ def request_delete(key: bytes, range_end: bytes = b"") -> Operation:
     return {"request_delete_range": body}
 
 
-def watch_body(key: bytes, revision: int) -> dict[str, t.Any]:
-    """The body of a watch of one key, from a revision on."""
-    return {"create_request": {"key": _b64(key), "start_revision": str(revision)}}
-
-
 def unmodified(key: bytes, mod_revision: int) -> Compare:
     """Holds when the key still has this revision; 0: when it does not exist."""
     return {"key": _b64(key), "target": "MOD", "result": "EQUAL", "mod_revision": str(mod_revision)}
@@ -273,12 +217,17 @@ def cut(items: t.Sequence[_Item], size: t.Callable[[_Item], int]) -> list[list[_
     return batches
 
 
+_Client = t.TypeVar("_Client", bound="EtcdClient")
+
+
 class EtcdClient:
     """Speaks to one cluster through any of its members.
 
     The endpoint that answered last is asked first. Connections are kept, and so is the token when there is
     a user: one is fetched for the first request, and once more if the members forget it.
     """
+
+    _http: type[HttpClient] = HttpClient
 
     def __init__(
         self,
@@ -289,9 +238,10 @@ class EtcdClient:
         password: str | None = None,
         request_timeout: float = 5.0,
         timeout: float = 30.0,
-        http: type[HttpClient] = HttpClient,
+        http: type[HttpClient] | None = None,
     ) -> None:
         """
+        :param http: what requests are made with, if not with what is usual for this class
         :param request_timeout: seconds for one try at one endpoint
         :param timeout: seconds for all requests of this client together
         :raises OptionError: for an endpoint or a time that cannot be
@@ -303,8 +253,9 @@ class EtcdClient:
         urls = [base_url("endpoints", endpoint) for endpoint in endpoints]
         self._deadline = Deadline(timeout)
         # a name given twice is asked once
+        kind = http or self._http
         self._clients = {
-            url: http(
+            url: kind(
                 url,
                 tls=tls,
                 timeout=request_timeout,
@@ -318,6 +269,19 @@ class EtcdClient:
         self._password = password
         self._token: str | None = None
         self._authenticated = False
+
+    @classmethod
+    def of(cls: type[_Client], params: t.Mapping[str, t.Any], http: type[HttpClient] | None = None) -> _Client:
+        """The client for the parameters of C(ETCD_ARGUMENTS)."""
+        return cls(
+            params["endpoints"],
+            tls=Tls.of(params),
+            username=params["username"],
+            password=params["password"],
+            request_timeout=params["request_timeout"],
+            timeout=params["timeout"],
+            http=http,
+        )
 
     @property
     def endpoints(self) -> list[str]:
@@ -363,16 +327,16 @@ class EtcdClient:
         end = prefix_end(prefix)
         start = prefix
         found: list[KeyValue] = []
-        count = 0
+        total = 0
         while True:
             room = limit - len(found) if limit else PAGE_KEYS
             page = self.range(start, end, limit=min(PAGE_KEYS, room), revision=revision, keys_only=keys_only)
             if not found:
-                count = page.count
+                total = page.total
                 revision = revision or page.revision
             found += page.kvs
             if not page.more or not page.kvs or (limit and len(found) >= limit):
-                return RangeResult(tuple(found), count, len(found) < count, revision)
+                return RangeResult(tuple(found), total, len(found) < total, revision)
             start = page.kvs[-1].key + b"\x00"
 
     def read_keys(
@@ -463,67 +427,8 @@ class EtcdClient:
 
     def lease_renew(self, lease: int) -> bool:
         """Starts the time of a lease anew; False when it is no longer there."""
-        return any(result.integer("TTL") > 0 for result in self.stream("/lease/keepalive", {"ID": str(lease)}))
-
-    # -- the cluster
-
-    def member_list(self) -> list[Member]:
-        """The members, by name."""
-        answer = self.call("/cluster/member/list", {})
-        members = [
-            Member(
-                id=item.integer("ID"),
-                name=item.text("name"),
-                peer_urls=tuple(item.texts("peerURLs")),
-                client_urls=tuple(item.texts("clientURLs")),
-                is_learner=item.flag("isLearner"),
-            )
-            for item in answer.objects("members")
-        ]
-        return sorted(members, key=lambda member: (member.name, member.id))
-
-    def status(self, endpoint: str | None = None) -> Status:
-        """What one member says of itself; without an endpoint the one that answers first."""
-        answer = self.call("/maintenance/status", {}, endpoint=endpoint)
-        header = answer.object("header")
-        return Status(
-            endpoint=endpoint or self._order[0],
-            member_id=header.integer("member_id"),
-            version=answer.text("version"),
-            db_size=answer.integer("dbSize"),
-            leader=answer.integer("leader"),
-            revision=header.integer("revision"),
-            raft_index=answer.integer("raftIndex"),
-            raft_applied_index=answer.integer("raftAppliedIndex"),
-            raft_term=answer.integer("raftTerm"),
-            is_learner=answer.flag("isLearner"),
-            errors=tuple(answer.texts("errors")),
-            db_size_in_use=answer.integer("dbSizeInUse"),
-            db_size_quota=answer.integer("dbSizeQuota"),
-        )
-
-    def alarms(self) -> list[Alarm]:
-        """The alarms that are on, each with the member that raised it."""
-        answer = self.call("/maintenance/alarm", {"action": "GET"})
-        return [Alarm(item.integer("memberID"), item.text("alarm")) for item in answer.objects("alarms")]
-
-    def hash_kv(self, revision: int) -> tuple[int, int]:
-        """Hash of the member's keys and values up to a revision, and the revision that it was compacted to.
-
-        Members that agree on both hold the same data. From etcd 3.5 on.
-        """
-        answer = self.call("/maintenance/hashkv", {"revision": str(revision)})
-        return answer.integer("hash"), answer.integer("compact_revision")
-
-    def metric(self, name: str) -> float:
-        """A metric without labels of the member that is asked first, 0 when it has none of that name."""
-        reply = self._client(self._order[0]).request("GET", "/metrics")
-        found = re.search(rf"^{re.escape(name)} (\S+)$", reply.body.decode("utf-8", "replace"), re.MULTILINE)
-        try:
-            value = float(found[1]) if found and reply.status == 200 else 0.0
-        except ValueError:
-            return 0.0
-        return value if math.isfinite(value) else 0.0
+        # a stream, which ends after one answer to one request
+        return self.call("/lease/keepalive", {"ID": str(lease)}).object("result").integer("TTL") > 0
 
     # -- requests
 
@@ -556,7 +461,7 @@ class EtcdClient:
                 try:
                     return self._ask(url, path, body)
                 except (HttpError, EtcdError) as error:
-                    if not _passing(error):
+                    if not passing(error):
                         raise
                     self._move_back(url)
                     failures[url] = error
@@ -566,53 +471,7 @@ class EtcdClient:
                         ) from error
                 if self._deadline.passed:
                     break
-        raise _unavailable(path, failures)
-
-    def stream(
-        self,
-        path: str,
-        body: dict[str, t.Any],
-        *,
-        endpoint: str | None = None,
-        silence: float | None = None,
-    ) -> t.Iterator[Fields]:
-        """The results of a streaming request, one by one; from the first member that sends any.
-
-        :param silence: seconds that a member may send nothing
-        :raises EtcdError: when a member refuses
-        :raises EtcdUnavailable: when none answers
-        :raises HttpError: when the stream breaks off
-        """
-        failures: dict[str, ClusterError] = {}
-        for url in [endpoint] if endpoint else list(self._order):
-            begun = False
-            try:
-                for result in self._results(url, path, body, silence):
-                    begun = True
-                    yield result
-                return
-            except (HttpError, EtcdError) as error:
-                if begun or not _passing(error):
-                    raise
-                self._move_back(url)
-                failures[url] = error
-        raise _unavailable(path, failures)
-
-    def _results(self, url: str, path: str, body: dict[str, t.Any], silence: float | None) -> t.Iterator[Fields]:
-        if self._username and not self._authenticated:
-            self._authenticate(url)
-        client = self._client(url)
-        headers = {"Authorization": self._token} if self._token else None
-        rows = client.rows(f"/v3{path}", body, headers=headers, silence=silence)
-        if isinstance(rows, Reply):
-            raise _refusal(rows)
-        for row in rows:
-            reply = Reply(f"POST {url}/v3{path}", 200, "", row)
-            data = reply.json_object()
-            if "error" in data:
-                wrapped = data["error"] if isinstance(data["error"], dict) else data
-                raise _refusal(Reply(reply.asked, 500, "", json.dumps(_error_fields(wrapped)).encode()))
-            yield Fields(reply, data).object("result")
+        raise _refusals().unavailable(path, failures)
 
     def _client(self, url: str) -> HttpClient:
         client = self._clients.get(url)
@@ -659,8 +518,18 @@ class EtcdClient:
         headers = {"Authorization": self._token} if self._token else None
         reply = self._client(url).request("POST", f"/v3{path}", body, headers=headers)
         if reply.status != 200:
-            raise _refusal(reply)
-        return Fields(reply, reply.json_object())
+            raise _refusals().refusal(reply)
+        data = reply.json_object()
+        if "error" in data:
+            raise _refusals().refusal_in_stream(reply, data)
+        return Fields(reply, data)
+
+
+def _refusals() -> t.Any:
+    """What explains errors. Loaded late: there is one seldom, and Python compiles it for each module anew."""
+    from ansible_collections.flotilla.cluster.plugins.module_utils import _etcd_refusal
+
+    return _etcd_refusal
 
 
 def _outdated_token(error: EtcdError) -> bool:
@@ -672,93 +541,11 @@ def _outdated_token(error: EtcdError) -> bool:
     )
 
 
-def _passing(error: HttpError | EtcdError) -> bool:
+def passing(error: HttpError | EtcdError) -> bool:
     """Whether another member, or the same one later, may well do what this one did not."""
     if isinstance(error, EtcdError):
         return error.code in (UNAVAILABLE, DEADLINE_EXCEEDED)
     return error.kind != "answer"
-
-
-def _unavailable(path: str, failures: t.Mapping[str, ClusterError]) -> EtcdUnavailable:
-    if len(failures) == 1:
-        return EtcdUnavailable(str(next(iter(failures.values()))))
-    told = ", ".join(
-        f"{url}: {error.cause if isinstance(error, HttpError) else _words(error)}"
-        for url, error in sorted(failures.items())
-    )
-    # a certificate that one refuses is the likely reason of what the others do
-    certain = [error.fix for error in failures.values() if isinstance(error, HttpError) and error.kind == "tls"]
-    fixes = set(certain[:1]) or {getattr(error, "fix", "") for error in failures.values()}
-    fix = fixes.pop() if len(fixes) == 1 else "check that a majority of the members runs, and that the URLs are theirs"
-    return EtcdUnavailable(f"no endpoint answered POST /v3{path} ({told}); {fix}")
-
-
-def _words(error: ClusterError) -> str:
-    return repr(error.message) if isinstance(error, EtcdError) else str(error)
-
-
-def _refusal(reply: Reply) -> HttpError | EtcdError:
-    """The error for an answer whose status is not 200."""
-    text = reply.body[:200]
-    if b"HTTP request to an HTTPS server" in text:
-        return reply.unusable("demand for TLS", "write https:// in endpoints")
-    if b"CommonName of client" in text:
-        # with authentication on, and whatever user is given
-        return reply.unusable(
-            "refusal of a client certificate with a common name",
-            "its authentication is on: use a client certificate without one, and give username and password",
-        )
-    try:
-        data = reply.json_object()
-    except HttpError as error:
-        if reply.status == 404:
-            return reply.unusable(
-                "page, so it has no JSON gateway at /v3/",
-                "give an etcd of version 3.4 or later that was not started with --enable-grpc-gateway=false",
-            )
-        return error
-    code = data.get("code")
-    message = data.get("message") or data.get("error")
-    if isinstance(code, bool) or not isinstance(code, int) or not isinstance(message, str):
-        return reply.unusable("JSON object that is no error of etcd")
-    return EtcdError(reply.asked, code, printable(message), _fix(code, message))
-
-
-def _error_fields(wrapped: dict[str, t.Any]) -> dict[str, t.Any]:
-    """The error inside a stream in the form of one outside: grpc-gateway v1 says grpc_code there."""
-    code = wrapped.get("code", wrapped.get("grpc_code"))
-    return {"code": code, "message": wrapped.get("message") or wrapped.get("error")}
-
-
-# a member's gateway is a client of that member, and shows the certificate that the member serves with
-_GATEWAY_FIX = "the member's gateway cannot reach it: its server certificate must allow client authentication, too"
-_USER_FIX = "its authentication is on: give username and password"
-
-
-def _fix(code: int, message: str) -> str:
-    """What to do about an error; by etcd's words where one code has several meanings."""
-    for words, fix in (
-        ("user name is empty", _USER_FIX),
-        ("authentication failed", "correct username and password"),
-        ("bad certificate", _GATEWAY_FIX),
-        ("connection closed", _GATEWAY_FIX),
-        ("connection error", _GATEWAY_FIX),
-        ("SubConns", _GATEWAY_FIX),
-        ("request is too large", "one value is larger than the members' --max-request-bytes; store less in it"),
-        ("too many operations", "the members' --max-txn-ops is below its default of 128; raise it"),
-        ("database space exceeded", "compact, defragment, and disarm the NOSPACE alarm, or raise the quota"),
-        ("required revision has been compacted", "read at a newer revision"),
-        ("requested lease not found", "grant a new lease"),
-    ):
-        if words in message:
-            return fix
-    return {
-        PERMISSION_DENIED: "grant the user a role that allows it",
-        RESOURCE_EXHAUSTED: "the members are overloaded or full; try again, or look at their alarms",
-        UNAVAILABLE: "check that a majority of the members runs and that they reach each other",
-        DEADLINE_EXCEEDED: "check that a majority of the members runs and that they reach each other",
-        UNAUTHENTICATED: "give username and password",
-    }.get(code, "check the request against what etcd's version allows")
 
 
 class Fields:
@@ -849,24 +636,3 @@ def _put_body(key: bytes, value: bytes, lease: int) -> dict[str, t.Any]:
 
 def _b64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
-
-
-def etcd_client(params: t.Mapping[str, t.Any], http: type[HttpClient] = HttpClient) -> EtcdClient:
-    """The client for the parameters of C(ETCD_ARGUMENTS)."""
-    return EtcdClient(
-        params["endpoints"],
-        tls=Tls.of(params),
-        username=params["username"],
-        password=params["password"],
-        request_timeout=params["request_timeout"],
-        timeout=params["timeout"],
-        http=http,
-    )
-
-
-OpenMember = t.Callable[[t.Sequence[str]], EtcdClient]
-
-
-def member_opener(params: t.Mapping[str, t.Any]) -> OpenMember:
-    """What makes a client for the client URLs of one member, with the same parameters for all else."""
-    return lambda urls: etcd_client({**params, "endpoints": list(urls)})

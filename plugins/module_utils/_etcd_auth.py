@@ -18,7 +18,6 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     FAILED_PRECONDITION,
     EtcdClient,
     EtcdError,
-    etcd_client,
     prefix_end,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import OptionError, printable
@@ -335,7 +334,7 @@ def password_check(params: t.Mapping[str, t.Any]) -> LogsIn:
     """What tries a user's password with the parameters of C(ETCD_ARGUMENTS), None while authentication is off."""
 
     def logs_in(name: str, password: str) -> bool | None:
-        with closing(etcd_client({**params, "username": None, "password": None})) as client:
+        with closing(EtcdClient.of({**params, "username": None, "password": None})) as client:
             try:
                 client.call("/auth/authenticate", {"name": name, "password": password})
             except EtcdError as error:
@@ -400,7 +399,7 @@ def _listed(permissions: t.Iterable[Permission]) -> list[str]:
 def bring_about(module: AnsibleModule, parse: t.Callable[[t.Mapping[str, t.Any]], Wanted]) -> dict[str, t.Any]:
     """Does what is missing, or in check mode only tells it; what a module returns."""
     wanted = parse(module.params)
-    with closing(etcd_client(module.params)) as client:
+    with closing(EtcdClient.of(module.params)) as client:
         seen = read(client, wanted, read_names(client), password_check(module.params))
         steps = plan(wanted, seen)
         if not module.check_mode:

@@ -19,8 +19,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import OpenMember, Status
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import View
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import OpenMember, Status, View
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import ClusterError, OptionError, Tls
 
 _QUOTA_METRIC = "etcd_server_quota_backend_bytes"

@@ -2,22 +2,127 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# Note that this module util is PRIVATE to the collection.
-# It can change in breaking ways at any time.
+# Note that this module util is PRIVATE to the collection. It can change in breaking ways at any time.
 
-"""Whether an etcd cluster is healthy, from what its members say; and how to ask them."""
+"""An etcd cluster as a whole: its members, what they say of themselves, and whether that is healthy."""
 
 from __future__ import annotations
 
+import math
+import re
 import typing as t
 
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
-    EtcdClient,
-    Member,
-    OpenMember,
-    Status,
-)
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_stream import EtcdStreamClient
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import ClusterError
+
+
+class Member(t.NamedTuple):
+    id: int
+    name: str
+    peer_urls: tuple[str, ...]
+    client_urls: tuple[str, ...]
+    is_learner: bool
+
+    @property
+    def started(self) -> bool:
+        """A member that was added but never ran has no name yet."""
+        return bool(self.name)
+
+
+class Status(t.NamedTuple):
+    """What one member says of itself; C(leader) is 0 when it knows none."""
+
+    endpoint: str
+    member_id: int
+    version: str
+    db_size: int
+    leader: int
+    revision: int
+    raft_index: int
+    raft_applied_index: int
+    raft_term: int
+    is_learner: bool
+    errors: tuple[str, ...]
+    db_size_in_use: int = 0
+    # since etcd 3.6; 0 before
+    db_size_quota: int = 0
+
+
+class Alarm(t.NamedTuple):
+    """:ivar kind: NOSPACE or CORRUPT"""
+
+    member_id: int
+    kind: str
+
+
+class EtcdClusterClient(EtcdStreamClient):
+    """A client that can also ask for members, their state and alarms."""
+
+    def member_list(self) -> list[Member]:
+        """The members, by name."""
+        answer = self.call("/cluster/member/list", {})
+        members = [
+            Member(
+                id=item.integer("ID"),
+                name=item.text("name"),
+                peer_urls=tuple(item.texts("peerURLs")),
+                client_urls=tuple(item.texts("clientURLs")),
+                is_learner=item.flag("isLearner"),
+            )
+            for item in answer.objects("members")
+        ]
+        return sorted(members, key=lambda member: (member.name, member.id))
+
+    def status(self, endpoint: str | None = None) -> Status:
+        """What one member says of itself; without an endpoint the one that answers first."""
+        answer = self.call("/maintenance/status", {}, endpoint=endpoint)
+        header = answer.object("header")
+        return Status(
+            endpoint=endpoint or self._order[0],
+            member_id=header.integer("member_id"),
+            version=answer.text("version"),
+            db_size=answer.integer("dbSize"),
+            leader=answer.integer("leader"),
+            revision=header.integer("revision"),
+            raft_index=answer.integer("raftIndex"),
+            raft_applied_index=answer.integer("raftAppliedIndex"),
+            raft_term=answer.integer("raftTerm"),
+            is_learner=answer.flag("isLearner"),
+            errors=tuple(answer.texts("errors")),
+            db_size_in_use=answer.integer("dbSizeInUse"),
+            db_size_quota=answer.integer("dbSizeQuota"),
+        )
+
+    def alarms(self) -> list[Alarm]:
+        """The alarms that are on, each with the member that raised it."""
+        answer = self.call("/maintenance/alarm", {"action": "GET"})
+        return [Alarm(item.integer("memberID"), item.text("alarm")) for item in answer.objects("alarms")]
+
+    def hash_kv(self, revision: int) -> tuple[int, int]:
+        """Hash of the member's keys and values up to a revision, and the revision that it was compacted to.
+
+        Members that agree on both hold the same data. From etcd 3.5 on.
+        """
+        answer = self.call("/maintenance/hashkv", {"revision": str(revision)})
+        return answer.integer("hash"), answer.integer("compact_revision")
+
+    def metric(self, name: str) -> float:
+        """A metric without labels of the member that is asked first, 0 when it has none of that name."""
+        reply = self._client(self._order[0]).request("GET", "/metrics")
+        found = re.search(rf"^{re.escape(name)} (\S+)$", reply.body.decode("utf-8", "replace"), re.MULTILINE)
+        try:
+            value = float(found[1]) if found and reply.status == 200 else 0.0
+        except ValueError:
+            return 0.0
+        return value if math.isfinite(value) else 0.0
+
+
+OpenMember = t.Callable[[t.Sequence[str]], EtcdClusterClient]
+
+
+def member_opener(params: t.Mapping[str, t.Any]) -> OpenMember:
+    """What makes a client for the client URLs of one member, with the same parameters for all else."""
+    return lambda urls: EtcdClusterClient.of({**params, "endpoints": list(urls)})
 
 
 class View(t.NamedTuple):
@@ -68,7 +173,7 @@ def _member_problems(what: str, member: Member, status: Status | str | None) -> 
     return found
 
 
-def look(client: EtcdClient, open_member: OpenMember) -> tuple[View | None, str]:
+def look(client: EtcdClusterClient, open_member: OpenMember) -> tuple[View | None, str]:
     """Ask for the member list, then every member for its status.
 
     :param open_member: makes a client for the client URLs of one member

@@ -15,7 +15,7 @@ import base64
 import binascii
 import secrets
 import typing as t
-from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     Compare,
@@ -54,16 +54,14 @@ class KvUnexpected(ClusterError):
     """A key is not what the caller expects it to be, so nothing is written."""
 
 
-@dataclass(frozen=True)
-class Condition:
+class Condition(t.NamedTuple):
     """What a key has to be to be written: its value, or the revision of its last write (0: it does not exist)."""
 
     value: bytes | None = None
     revision: int | None = None
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(t.NamedTuple):
     """One entry of the option: a key, or with C(prefix) all keys that begin so; C(value) None: absent.
 
     :ivar ttl: seconds of the lease that the key is bound to; 0: to none; None: whatever it is
@@ -76,8 +74,7 @@ class Wanted:
     condition: Condition | None = None
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(t.NamedTuple):
     """What happens to one key. None: it does not exist.
 
     :ivar ttl_before: seconds of the lease before and after, for a key for which a lease is asked for; 0: none
@@ -95,8 +92,7 @@ class Change:
         return (self.before, self.ttl_before) == (self.after, self.ttl_after)
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(t.NamedTuple):
     """One operation with the compare that holds it to what was read, and the keys it changes.
 
     :ivar ttl: seconds of the lease that it needs, 0 for none
@@ -109,20 +105,19 @@ class Step:
     ttl: int = 0
 
 
-@dataclass
 class Outcome:
     """What was done, or in check mode would be: keys to the value before and after.
 
     :ivar skipped: keys that were not what was expected, and were left alone
     """
 
-    changes: dict[bytes, Change] = field(default_factory=dict)
-    revision: int = 0
-    skipped: tuple[bytes, ...] = ()
+    def __init__(self) -> None:
+        self.changes: dict[bytes, Change] = {}
+        self.revision = 0
+        self.skipped: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(t.NamedTuple):
     """What etcd holds of the wanted entries, and below the prefixes where nothing else is to be.
 
     :ivar ttls: seconds of the leases that matter, 0 for one that has ended
@@ -131,7 +126,7 @@ class Stored:
     keys: t.Mapping[bytes, KeyValue | None]
     prefixes: t.Mapping[bytes, RangeResult]
     revision: int
-    ttls: t.Mapping[int, int] = field(default_factory=dict)
+    ttls: t.Mapping[int, int] = MappingProxyType({})
 
 
 def _read_file(path: str) -> bytes:
@@ -175,7 +170,7 @@ def parse_prune(prefixes: t.Sequence[str], wanted: t.Sequence[Wanted]) -> list[b
         name = f"prune entry {printable(prefix)!r}"
         if not prefix:
             raise OptionError("prune has an empty entry, which would be all keys of etcd; give a prefix")
-        key = _text(name, "prefix", prefix)
+        key = encoded(name, "prefix", prefix)
         others = [*parsed, *(entry.key for entry in wanted if entry.prefix)]
         for other in others:
             if key.startswith(other) or other.startswith(key):
@@ -206,13 +201,13 @@ def _parse_entry(entry: t.Any, number: int, default_state: str, read_file: ReadF
         if prefix:
             raise OptionError(f"{name} has prefix=true, which only goes with state=absent; leave it out")
         ttl = _parse_number(name, entry, "ttl", "the seconds that the key is to live, or 0 for no end")
-        return Wanted(_text(name, "key", key), _parse_value(name, entry, read_file), ttl=ttl, condition=condition)
+        return Wanted(encoded(name, "key", key), _parse_value(name, entry, read_file), ttl=ttl, condition=condition)
     given = [field for field in (*_VALUE_FIELDS, "ttl") if entry.get(field) is not None]
     if given:
         raise OptionError(f"{name} has a {given[0]} though its state is absent; leave one of them out")
     if prefix and condition is not None:
         raise OptionError(f"{name} has a condition and prefix=true; a condition goes with one key only")
-    return Wanted(_text(name, "key", key), None, prefix, condition=condition)
+    return Wanted(encoded(name, "key", key), None, prefix, condition=condition)
 
 
 def _parse_key(entry: dict[str, t.Any], number: int) -> str:
@@ -258,7 +253,7 @@ def _parse_text(name: str, entry: dict[str, t.Any], field: str) -> bytes:
             f"{name} has {_kind(value)} as its {field}, and etcd stores text; quote it, or make it text"
             " with the filter string or to_json"
         )
-    return _text(name, field, str(value))
+    return encoded(name, field, str(value))
 
 
 def _parse_base64(name: str, entry: dict[str, t.Any], field: str) -> bytes:
@@ -292,7 +287,11 @@ def _parse_condition(name: str, entry: dict[str, t.Any]) -> Condition | None:
     return Condition(revision=_parse_number(name, entry, "if_revision", what))
 
 
-def _text(name: str, what: str, text: str) -> bytes:
+def encoded(name: str, what: str, text: str) -> bytes:
+    """The bytes of a text that stands in a task.
+
+    :raises OptionError: when it has none
+    """
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError:
@@ -568,7 +567,7 @@ def _record(outcome: Outcome, changes: t.Iterable[Change]) -> None:
     for change in changes:
         earlier = outcome.changes.get(change.key)
         first = change if earlier is None else earlier
-        outcome.changes[change.key] = replace(change, before=first.before, ttl_before=first.ttl_before)
+        outcome.changes[change.key] = change._replace(before=first.before, ttl_before=first.ttl_before)
 
 
 def text_or_base64(data: bytes) -> str:
@@ -622,54 +621,3 @@ def _hidden_after(change: Change) -> str:
 
 def _living(ttl: int) -> str:
     return f" (for {ttl} s)" if ttl else ""
-
-
-def query(
-    client: EtcdClient, *, keys: t.Sequence[str], prefixes: t.Sequence[str], keys_only: bool, limit: int
-) -> dict[str, t.Any]:
-    """What the info module returns: keys and all keys below prefixes, each once.
-
-    :param limit: greatest number of keys for each prefix, 0 for all
-    """
-    if limit < 0:
-        raise OptionError(f"limit is {limit}; give 0 for all keys, or a number greater than 0")
-    for option, names in (("keys", keys), ("prefixes", prefixes)):
-        if "" in names:
-            raise OptionError(f"{option} has an empty entry; give a text that is not empty")
-    found: dict[bytes, KeyValue] = {}
-    named = [_text("keys", "key", key) for key in dict.fromkeys(keys)]
-    single, revision = client.read_keys(named, keys_only=keys_only)
-    for kv in single.values():
-        if kv is not None:
-            found[kv.key] = kv
-    unread = 0
-    for prefix in dict.fromkeys(prefixes):
-        result = client.read_prefix(_text("prefixes", "prefix", prefix), keys_only=keys_only, limit=limit)
-        revision = revision or result.revision
-        unread += max(0, result.count - len(result.kvs))
-        found.update((kv.key, kv) for kv in result.kvs)
-    answer: dict[str, t.Any] = {
-        "kvs": [_described(found[key], keys_only) for key in sorted(found)],
-        "count": len(found) + unread,
-        "revision": revision,
-    }
-    if not keys_only:
-        answer["data"] = {item["key"]: item["value"] for item in answer["kvs"] if item["value"] is not None}
-    return answer
-
-
-def _described(kv: KeyValue, keys_only: bool) -> dict[str, t.Any]:
-    item: dict[str, t.Any] = {
-        "key": text_or_base64(kv.key),
-        "create_revision": kv.create_revision,
-        "mod_revision": kv.mod_revision,
-        "version": kv.version,
-        "lease": kv.lease,
-    }
-    if not keys_only:
-        try:
-            item["value"] = kv.value.decode("utf-8")
-        except UnicodeDecodeError:
-            item["value"] = None
-            item["value_base64"] = base64.b64encode(kv.value).decode("ascii")
-    return item

@@ -16,15 +16,17 @@ import typing as t
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import EtcdError
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import (
     Alarm,
-    EtcdClient,
-    EtcdError,
+    EtcdClusterClient,
     Member,
     OpenMember,
     Status,
+    View,
+    look,
+    problems_of,
 )
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import View, look, problems_of
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import ClusterError, OptionError
 
 ALARMS = ("NOSPACE", "CORRUPT")
@@ -98,7 +100,7 @@ def in_order(view: View) -> list[tuple[Member, Status]]:
 def problems_without_alarms(view: View) -> list[str]:
     """What is wrong with the cluster beside alarms, which are here to be mended."""
     calm: dict[int, Status | str] = {
-        number: Status(**{**status.__dict__, "errors": ()}) if isinstance(status, Status) else status
+        number: status._replace(errors=()) if isinstance(status, Status) else status
         for number, status in view.statuses.items()
     }
     return problems_of(View(view.members, calm), ())
@@ -110,7 +112,7 @@ class Maintenance:
     :param open_member: makes a client for the client URLs of one member
     """
 
-    def __init__(self, client: EtcdClient, open_member: OpenMember, *, check: bool) -> None:
+    def __init__(self, client: EtcdClusterClient, open_member: OpenMember, *, check: bool) -> None:
         self._client = client
         self._open = open_member
         self._check = check
@@ -180,7 +182,7 @@ class Maintenance:
         return result
 
     @staticmethod
-    def _answering(own: EtcdClient, member: Member) -> Status:
+    def _answering(own: EtcdClusterClient, member: Member) -> Status:
         """The member's state, once it answers again."""
         while True:
             problem = "it has no leader"

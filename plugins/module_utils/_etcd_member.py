@@ -19,14 +19,17 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     FAILED_PRECONDITION,
     NOT_FOUND,
     UNAVAILABLE,
-    EtcdClient,
     EtcdError,
     EtcdUncertain,
+)
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import (
+    EtcdClusterClient,
     Member,
     OpenMember,
     Status,
+    View,
+    look,
 )
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import View, look
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import (
     ClusterError,
     Deadline,
@@ -180,7 +183,7 @@ class Members:
     :param open_member: makes a client for the client URLs of one member
     """
 
-    def __init__(self, client: EtcdClient, open_member: OpenMember, *, check: bool) -> None:
+    def __init__(self, client: EtcdClusterClient, open_member: OpenMember, *, check: bool) -> None:
         self._client = client
         self._open = open_member
         self._check = check

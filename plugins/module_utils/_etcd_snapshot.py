@@ -19,8 +19,12 @@ import shutil
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import EtcdClient, OpenMember, Status
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import look
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import (
+    EtcdClusterClient,
+    OpenMember,
+    Status,
+    look,
+)
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import (
     ClusterError,
     OptionError,
@@ -84,7 +88,7 @@ def verify(path: str) -> Snapshot:
     return Snapshot(path, size, whole.hexdigest())
 
 
-def choose(client: EtcdClient, open_member: OpenMember) -> tuple[tuple[str, ...], Status]:
+def choose(client: EtcdClusterClient, open_member: OpenMember) -> tuple[tuple[str, ...], Status]:
     """The client URLs of the member to take a snapshot of: the follower that has got furthest, else the leader.
 
     :raises SnapshotError: when no member answers for itself
@@ -112,7 +116,7 @@ def choose(client: EtcdClient, open_member: OpenMember) -> tuple[tuple[str, ...]
     return best[2], best[3]
 
 
-def save(source: EtcdClient, path: str) -> Snapshot:
+def save(source: EtcdClusterClient, path: str) -> Snapshot:
     """Writes a verified snapshot of one member, in one piece or not at all.
 
     :param source: a client for that member alone

@@ -19,9 +19,7 @@ from urllib.parse import quote, urlencode
 
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import (
     ClusterError,
-    HttpClient,
     HttpError,
-    LineStream,
     OptionError,
     Reply,
     Tls,
@@ -29,6 +27,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._http import (
     check_seconds,
     printable,
 )
+from ansible_collections.flotilla.cluster.plugins.module_utils._http_stream import LineStream, StreamClient
 from ansible_collections.flotilla.cluster.plugins.module_utils._unit_file import UnitOption, unit_hash
 
 # The documentation that belongs to it: plugins/doc_fragments/_fleet.py.
@@ -108,7 +107,7 @@ class FleetClient:
         # the way upstream's own client takes a path alone
         value = f"unix://{endpoint}" if endpoint.startswith("/") else endpoint
         self.endpoint = base_url("endpoint", value, sockets=True)
-        self._http = HttpClient(self.endpoint, tls=tls, timeout=request_timeout)
+        self._http = StreamClient(self.endpoint, tls=tls, timeout=request_timeout)
 
     def close(self) -> None:
         self._http.close()

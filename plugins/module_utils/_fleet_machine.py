@@ -25,10 +25,10 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._fleet import (
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import (
     ClusterError,
     Deadline,
-    LineStream,
     OptionError,
     check_seconds,
 )
+from ansible_collections.flotilla.cluster.plugins.module_utils._http_stream import LineStream
 
 MACHINE_ID = "/etc/machine-id"
 # without events, this often is looked whether a machine is empty; with them, they tell

@@ -29,11 +29,11 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._fleet import (
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import (
     ClusterError,
     Deadline,
-    LineStream,
     OptionError,
     check_seconds,
     printable,
 )
+from ansible_collections.flotilla.cluster.plugins.module_utils._http_stream import LineStream
 from ansible_collections.flotilla.cluster.plugins.module_utils._unit_file import (
     Requirements,
     UnitFileError,

@@ -25,7 +25,6 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     EtcdClient,
     EtcdUnavailable,
     EtcdUncertain,
-    etcd_client,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import ClusterError
 from ansible_collections.flotilla.cluster.plugins.module_utils._http_plain import PlainClient
@@ -70,7 +69,7 @@ def make(params: t.Mapping[str, t.Any], deadline: float, check_mode: bool) -> Do
         seconds = max(1.0, deadline - time.monotonic())
         try:
             patience = {**params, "timeout": min(seconds, params["timeout"])}
-            with closing(etcd_client(patience, http=PlainClient)) as client:
+            with closing(EtcdClient.of(patience, http=PlainClient)) as client:
                 return _attempt(client, params, check_mode)
         except (EtcdUnavailable, EtcdUncertain):
             if time.monotonic() + _PAUSE > deadline:

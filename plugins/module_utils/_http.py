@@ -13,19 +13,14 @@ because it keeps connections, speaks mutual TLS and lets a Unix socket stand in 
 
 from __future__ import annotations
 
-import http.client
-import importlib
 import json
 import math
 import os
-import queue
 import re
-import socket
 import ssl
 import threading
 import time
 import typing as t
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from ansible_collections.flotilla.cluster.plugins.module_utils import _http_session
@@ -33,10 +28,6 @@ from ansible_collections.flotilla.cluster.plugins.module_utils import _http_sess
 if t.TYPE_CHECKING:
     import requests
     from ansible.module_utils.basic import AnsibleModule
-
-REQUESTS_ERROR: str | None = _http_session.REQUESTS_ERROR
-REQUESTS_PACKAGE = "python3-requests"
-MISSING_REQUESTS_HINT = f"on Debian and Ubuntu: apt-get install {REQUESTS_PACKAGE}"
 
 _MEGABYTE = 1_000_000
 # 45 bytes of answer are enough to tell a proxy's page from a truncated reply
@@ -73,50 +64,12 @@ class OptionError(ClusterError):
 
 
 def require_requests(module: AnsibleModule) -> None:
-    """Has C(requests) there, or ends the module with one sentence.
+    """Has C(requests) there, or ends the module with one sentence."""
+    if _http_session.REQUESTS_ERROR is not None:
+        # late, as it is rarely needed; and plugins that use this file have no AnsibleModule
+        from ansible_collections.flotilla.cluster.plugins.module_utils._http_install import install_or_end
 
-    Where it is missing it is installed, as ansible-core's module for apt does with the library that it needs.
-    """
-    if REQUESTS_ERROR is None:
-        return
-    # late, as plugins that use this file have no AnsibleModule
-    from ansible.module_utils.basic import missing_required_lib
-
-    problem = _install_requests(module)
-    if problem is None:
-        module.warn(f"{REQUESTS_PACKAGE} was missing on this host and has been installed, as this module needs it")
-        return
-    reason = f"to speak HTTP ({MISSING_REQUESTS_HINT}){problem}"
-    module.fail_json(msg=missing_required_lib("requests", reason=reason), exception=REQUESTS_ERROR)
-
-
-def _install_requests(module: AnsibleModule) -> str | None:
-    """Installs the distribution's package and loads it.
-
-    Returns None when that went well, else what apt had against it, to stand behind a sentence.
-    """
-    global REQUESTS_ERROR
-    apt = module.get_bin_path("apt-get")
-    # a Python of somebody's own does not see what the distribution installs
-    if apt is None or module.check_mode or os.geteuid() != 0 or not _http_session.FROM_DISTRIBUTION:
-        return ""
-    options = ["-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=300"]
-    environment = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-    status, said = 1, ""
-    # lists can be missing, or name versions that the archive has replaced
-    for commands in ([], ["update"]):
-        for command in [*commands, f"install {REQUESTS_PACKAGE}"]:
-            status, _output, said = module.run_command(
-                [apt, *options, *command.split()], environ_update=environment, handle_exceptions=False
-            )
-        if status == 0:
-            break
-    importlib.invalidate_caches()
-    importlib.reload(_http_session)
-    REQUESTS_ERROR = _http_session.REQUESTS_ERROR
-    if REQUESTS_ERROR is None:
-        return None
-    return f"; apt-get could not install it: {printable(said)}" if status else ""
+        install_or_end(module)
 
 
 def answer(module: AnsibleModule, work: t.Callable[[], dict[str, t.Any]]) -> t.NoReturn:
@@ -152,8 +105,7 @@ class Deadline:
         return self.left() <= 0
 
 
-@dataclass(frozen=True)
-class Tls:
+class Tls(t.NamedTuple):
     """PEM files for an C(https) URL. An empty string: the host's authorities, or no certificate."""
 
     ca_cert: str = ""
@@ -177,7 +129,7 @@ class Tls:
                 context.load_verify_locations(self.ca_cert)
             except (ssl.SSLError, OSError) as error:
                 raise OptionError(
-                    f"ca_cert {self.ca_cert} holds no PEM certificate ({_ssl_reason(error)});"
+                    f"ca_cert {self.ca_cert} holds no PEM certificate ({ssl_reason(error)});"
                     " name the file with the authority's certificate"
                 ) from error
         if not self.client_cert:
@@ -192,11 +144,12 @@ class Tls:
         except (ssl.SSLError, OSError, ValueError) as error:
             raise OptionError(
                 f"client_cert {self.client_cert} and client_key {self.client_key} are not a PEM certificate"
-                f" and its unencrypted key ({_ssl_reason(error)}); name a pair that belongs together"
+                f" and its unencrypted key ({ssl_reason(error)}); name a pair that belongs together"
             ) from error
 
 
-def _ssl_reason(error: BaseException) -> str:
+def ssl_reason(error: BaseException) -> str:
+    """What OpenSSL has to say, in small letters."""
     reason = getattr(error, "reason", None)
     return str(reason).lower().replace("_", " ") if reason else printable(str(error))
 
@@ -248,8 +201,7 @@ def base_url(option: str, value: str, *, sockets: bool = False) -> str:
     return value.rstrip("/")
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(t.NamedTuple):
     """An answer: status, body, and what was asked, for messages."""
 
     asked: str
@@ -358,15 +310,15 @@ class HttpClient:
                 )
 
         try:
-            return _bounded(seconds, ask)
+            return bounded(seconds, ask)
         except HttpError:
             raise
-        except _Overdue:
+        except Overdue:
             # the thread that waits still owns the session
             self._session = None
-            raise _slow(asked, seconds, sent=True) from None
+            raise _failure().slow(asked, seconds, sent=True) from None
         except Exception as error:  # requests lets some of urllib3's and ssl's errors through
-            raise explain(asked, error, seconds, self.base) from error
+            raise _failure().explain(asked, error, seconds, self.base) from error
 
     def _left(self, asked: str) -> float:
         """Seconds that a request may take now."""
@@ -380,73 +332,6 @@ class HttpClient:
                 sent=False,
             )
         return seconds
-
-    def rows(
-        self,
-        path: str,
-        payload: dict[str, t.Any],
-        *,
-        headers: t.Mapping[str, str] | None = None,
-        silence: float | None = None,
-    ) -> Reply | t.Iterator[bytes]:
-        """Posts, and hands out the lines of the answer as they come; whole answers may be larger than memory.
-
-        :param silence: seconds that may pass without a byte, the time-out of a request if not given
-        :returns: the whole reply when its status is not 200
-        :raises HttpError: here or from the iterator, when no answer or not all of it came
-        """
-        asked = f"POST {self.base}{path}"
-        session = self._new_session()
-        left = self._deadline.left() if self._deadline is not None else self._timeout
-        seconds = min(self._timeout, left)
-        if seconds <= 0:
-            raise _slow(asked, 0, sent=False)
-        quiet = min(seconds if silence is None else silence, left)
-        try:
-            response = self._send(session, "POST", path, payload, headers, seconds, read_timeout=quiet)
-            if response.status_code != 200:
-                with response:
-                    content_type = response.headers.get("Content-Type", "")
-                    return Reply(asked, response.status_code, content_type, self._body(asked, response))
-        except HttpError:
-            raise
-        except Exception as error:  # as in request()
-            raise explain(asked, error, quiet, self.base) from error
-        return self._split(asked, response, quiet)
-
-    def _split(self, asked: str, response: requests.Response, quiet: float) -> t.Iterator[bytes]:
-        rest = b""
-        with response:
-            try:
-                for part in response.iter_content(None):
-                    *lines, rest = (rest + part).split(b"\n")
-                    yield from (line for line in lines if line.strip())
-                    if self._deadline is not None and self._deadline.passed:
-                        raise _slow(asked, self._deadline.seconds, sent=True)
-            except (HttpError, GeneratorExit):
-                raise
-            except Exception as error:  # as in request()
-                raise explain(asked, error, quiet, self.base) from error
-        if rest.strip():
-            yield rest
-
-    def lines(self, path: str) -> LineStream | None:
-        """Opens an endless answer of lines, on a connection of its own; None when the server has no such thing."""
-        asked = f"GET {self.base}{path}"
-        session = self._new_session()
-
-        def ask() -> requests.Response | None:
-            response = self._send(session, "GET", path, None, None, self._timeout, read_timeout=None)
-            if response.status_code == 200:
-                return response
-            response.close()
-            return None
-
-        try:
-            response = _bounded(self._timeout, ask)
-        except (_Overdue, Exception):
-            return None
-        return None if response is None else LineStream(asked, response)
 
     def close(self) -> None:
         """Closes the kept connection."""
@@ -493,7 +378,7 @@ class HttpClient:
         expected = response.headers.get("Content-Length", "")
         # requests with urllib3 before 2.0 is silent about an answer that ends early
         if expected.isdigit() and size < int(expected) and not response.headers.get("Content-Encoding"):
-            raise _closed(asked, "the connection was closed before a whole answer had come")
+            raise _failure().closed(asked, "the connection was closed before a whole answer had come")
         return body
 
     def _too_large(self, asked: str) -> HttpError:
@@ -515,66 +400,14 @@ class HttpClient:
         return _http_session.new_session(self._tls.ca_cert, self._tls.client_cert, self._tls.client_key)
 
 
-class LineStream:
-    """Lines of an endless answer, read beside the caller so that waiting for one can be bounded.
-
-    The reader ends with the stream or with the process: a blocked read cannot be called off cleanly.
-    """
-
-    _LONGEST = 1_000_000
-
-    def __init__(self, asked: str, response: requests.Response) -> None:
-        self.asked = asked
-        self._lines: queue.Queue[bytes | None] = queue.Queue(maxsize=1000)
-        self._ended = False
-        threading.Thread(target=self._read, args=(response,), daemon=True).start()
-
-    def _read(self, response: requests.Response) -> None:
-        try:
-            while True:
-                line = response.raw.readline(self._LONGEST)
-                if not line:
-                    break
-                # an empty one only shows that the stream lives
-                if line.strip():
-                    self._lines.put(line)
-        except Exception:
-            # whatever ended the stream, its end is all that the other side needs
-            pass
-        finally:
-            response.close()
-            self._lines.put(None)
-
-    @property
-    def ended(self) -> bool:
-        """Whether the server has closed the stream and all its lines were taken."""
-        return self._ended
-
-    def wait(self, seconds: float) -> bool:
-        """Waits for one line at most so long, and takes all that have come by then; False when none came."""
-        if self._ended:
-            return False
-        try:
-            line = self._lines.get(timeout=max(0.0, seconds))
-        except queue.Empty:
-            return False
-        while line is not None:
-            try:
-                line = self._lines.get_nowait()
-            except queue.Empty:
-                return True
-        self._ended = True
-        return True
-
-
-class _Overdue(Exception):
+class Overdue(Exception):
     """The work did not end in time."""
 
 
 _T = t.TypeVar("_T")
 
 
-def _bounded(seconds: float, work: t.Callable[[], _T]) -> _T:
+def bounded(seconds: float, work: t.Callable[[], _T]) -> _T:
     """Does the work in a thread and waits for it only so long.
 
     A socket's time-out bounds each read, not all of them, and nothing bounds a name look-up. The thread of
@@ -596,109 +429,16 @@ def _bounded(seconds: float, work: t.Callable[[], _T]) -> _T:
     if errors:
         raise errors[0]
     if not results:
-        raise _Overdue
+        raise Overdue
     return results[0]
+
+
+def _failure() -> t.Any:
+    """What explains failures. Loaded late: there is one seldom, and Python compiles it for each module anew."""
+    from ansible_collections.flotilla.cluster.plugins.module_utils import _http_failure
+
+    return _http_failure
 
 
 def _seconds(deadline: Deadline | None) -> str:
     return "seconds" if deadline is None else f"{deadline.seconds:g} s"
-
-
-def _slow(asked: str, seconds: float, *, sent: bool) -> HttpError:
-    what = "no whole answer" if sent else "no connection"
-    fix = (
-        "check that it is healthy, or raise request_timeout"
-        if sent
-        else "check the address, and that no firewall is in between"
-    )
-    return HttpError(asked, f"{what} within {seconds:.3g} s", fix, kind="timeout", sent=sent)
-
-
-def _closed(asked: str, cause: str) -> HttpError:
-    fix = "check the log of the service there"
-    if " http://" in asked:
-        fix += ", and write https:// if it speaks TLS"
-    elif " https://" in asked:
-        # the alert that says so is lost when we are still writing
-        fix += ", and that it accepts client_cert"
-    return HttpError(asked, cause, fix, kind="closed", sent=True)
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """The error and all that it wraps, in whichever way: requests, urllib3 and ssl each have their own."""
-    found: list[BaseException] = []
-    todo: list[t.Any] = [error]
-    while todo:
-        item = todo.pop()
-        if isinstance(item, BaseException) and all(item is not other for other in found):
-            found.append(item)
-            todo += [item.__cause__, item.__context__, getattr(item, "reason", None), *item.args]
-    return found
-
-
-def explain(asked: str, error: BaseException, seconds: float, base: str) -> HttpError:
-    """The sentence for what requests or the standard library raised."""
-    chain = _chain(error)
-
-    def first(*kinds: type[BaseException]) -> t.Any:
-        return next((item for item in chain if isinstance(item, kinds)), None)
-
-    kinds = _http_session.errors()
-    tls = _explain_tls(asked, first(ssl.SSLCertVerificationError), first(ssl.SSLError), first(kinds.tls))
-    if tls is not None:
-        return tls
-    if first(kinds.timeout, TimeoutError, socket.timeout) is not None:
-        return _slow(asked, seconds, sent=first(*kinds.connect_timeouts) is None)
-    local = first(FileNotFoundError, PermissionError)
-    if local is not None and base.startswith("unix://"):
-        missing = isinstance(local, FileNotFoundError)
-        cause = "there is no such socket" if missing else "permission denied on the socket"
-        fix = (
-            "start the service that listens on it"
-            if missing
-            else "run the task with become, or as a member of the socket's group"
-        )
-        return HttpError(asked, cause, fix, kind="local", sent=False)
-    if first(ConnectionRefusedError) is not None:
-        return HttpError(
-            asked,
-            "connection refused",
-            "check that the service runs there and listens on this address",
-            kind="refused",
-            sent=False,
-        )
-    if first(socket.gaierror) is not None:
-        return HttpError(
-            asked, "the host name cannot be resolved", "correct the name, or give an address", kind="dns", sent=False
-        )
-    if first(http.client.HTTPException, ConnectionResetError, BrokenPipeError, ConnectionAbortedError) is not None:
-        return _closed(asked, "the connection was closed before a whole answer had come")
-    system = next((item for item in chain if isinstance(item, OSError) and item.errno and item.strerror), None)
-    if system is not None:
-        cause = str(system.strerror).lower()
-        return HttpError(asked, cause, "check the address and the route to it", kind="unreachable", sent=False)
-    cause = f"no usable answer ({printable(str(error))})"
-    return HttpError(asked, cause, "check that this address belongs to the service", kind="answer", sent=True)
-
-
-def _explain_tls(asked: str, unverified: t.Any, low: t.Any, high: t.Any) -> HttpError | None:
-    """The sentence for a failed TLS handshake, None when it was not that."""
-    if unverified is None and low is None and high is None:
-        return None
-    if unverified is not None:
-        cause = f"its certificate does not verify ({printable(str(unverified.verify_message))})"
-        fix = "ca_cert must hold the authority that signed it, and it must name the host that the URL names"
-        return HttpError(asked, cause, fix, kind="tls", sent=False)
-    reason = str(getattr(low, "reason", None) or "")
-    if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"):
-        return HttpError(
-            asked, "what listens there does not speak TLS", "correct the port, or use http://", kind="tls", sent=False
-        )
-    if "ALERT" in reason:
-        cause = f"it refused the TLS connection ({_ssl_reason(low)})"
-        fix = "client_cert and client_key must hold a valid certificate signed by an authority that it trusts"
-        return HttpError(asked, cause, fix, kind="tls", sent=False)
-    if "EOF" in reason or isinstance(low, ssl.SSLEOFError):
-        return _closed(asked, "the TLS connection was closed before a whole answer had come")
-    cause = f"the TLS connection failed ({_ssl_reason(low) if low is not None else printable(str(high))})"
-    return HttpError(asked, cause, "check ca_cert, client_cert and client_key", kind="tls", sent=False)

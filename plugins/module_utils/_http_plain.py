@@ -17,7 +17,8 @@ import ssl
 import typing as t
 from urllib.parse import urlsplit
 
-from ansible_collections.flotilla.cluster.plugins.module_utils._http import HttpClient, Reply, explain
+from ansible_collections.flotilla.cluster.plugins.module_utils._http import HttpClient, Reply
+from ansible_collections.flotilla.cluster.plugins.module_utils._http_failure import explain
 
 
 class PlainClient(HttpClient):

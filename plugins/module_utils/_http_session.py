@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 import sys
 import traceback
@@ -16,18 +15,12 @@ import typing as t
 
 try:
     import requests
-    from requests.adapters import HTTPAdapter
     from requests.utils import get_environ_proxies
-    from urllib3.connection import HTTPConnection
-    from urllib3.connectionpool import HTTPConnectionPool
     from urllib3.exceptions import ConnectTimeoutError
 
     REQUESTS_ERROR: str | None = None
 except ImportError:
     REQUESTS_ERROR = traceback.format_exc()
-    if not t.TYPE_CHECKING:
-        # base classes of what is defined below; nothing of it is used without requests
-        HTTPAdapter = HTTPConnection = HTTPConnectionPool = object
 
 #: Whether this Python finds what the distribution's packages install.
 FROM_DISTRIBUTION = sys.prefix == "/usr"
@@ -69,54 +62,8 @@ def new_session(
     if client_cert:
         session.cert = (client_cert, client_key)
     if socket_path:
+        # late, as most sessions are to other machines
+        from ansible_collections.flotilla.cluster.plugins.module_utils._http_unix import UnixAdapter
+
         session.mount("http+unix://", UnixAdapter(socket_path))
     return session
-
-
-class _UnixConnection(HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost")
-        self._path = path
-
-    def connect(self) -> None:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(self.timeout if isinstance(self.timeout, (int, float)) else None)
-            sock.connect(self._path)
-        except BaseException:
-            sock.close()
-            raise
-        self.sock = sock
-
-
-class _UnixPool(HTTPConnectionPool):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost")
-        self._path = path
-
-    def _new_conn(self) -> _UnixConnection:
-        return _UnixConnection(self._path)
-
-
-class UnixAdapter(HTTPAdapter):
-    """Lets a requests session reach one Unix socket, whatever host its URLs name."""
-
-    def __init__(self, path: str) -> None:
-        self._pool = _UnixPool(path)
-        super().__init__()
-
-    def get_connection_with_tls_context(
-        self, request: t.Any, verify: t.Any, proxies: t.Any = None, cert: t.Any = None
-    ) -> t.Any:
-        return self._pool
-
-    def get_connection(self, url: t.Any, proxies: t.Any = None) -> t.Any:
-        # what requests before 2.32 calls
-        return self._pool
-
-    def request_url(self, request: t.Any, proxies: t.Any) -> str:
-        return str(request.path_url)
-
-    def close(self) -> None:
-        self._pool.close()
-        super().close()

@@ -271,17 +271,14 @@ import typing as t
 from contextlib import closing
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flotilla.cluster.plugins.module_utils import _etcd_check, _http
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
-    ETCD_ARGUMENTS,
-    ETCD_REQUIRED_TOGETHER,
-    Status,
-    etcd_client,
-    member_opener,
-)
+from ansible_collections.flotilla.cluster.plugins.module_utils import _etcd_check, _http, _http_session
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import ETCD_ARGUMENTS, ETCD_REQUIRED_TOGETHER
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import (
+    EtcdClusterClient,
+    Status,
     View,
     look,
+    member_opener,
     problems_of,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_local import newest_snapshot, parse_bootstrap
@@ -370,7 +367,7 @@ def run(params: dict[str, t.Any], limits: _etcd_check.Limits | None) -> dict[str
     deadline = time.monotonic() + params["timeout"]
 
     while True:
-        client = etcd_client({**params, "timeout": max(0.1, deadline - time.monotonic())})
+        client = EtcdClusterClient.of({**params, "timeout": max(0.1, deadline - time.monotonic())})
         try:
             view, reason = look(client, member_opener(params))
         finally:
@@ -410,7 +407,7 @@ def alarms(view: View | None, params: dict[str, t.Any]) -> list[dict[str, str]]:
         return []
     names = {member.id: member.name for member in view.members}
     try:
-        with closing(etcd_client(params)) as client:
+        with closing(EtcdClusterClient.of(params)) as client:
             found = client.alarms()
     except _http.ClusterError:
         # what keeps members from answering is among the problems
@@ -456,7 +453,7 @@ def main() -> None:
         module.fail_json(msg=str(exc))
     if not params["cluster"]:
         module.exit_json(healthy=True, problems=[], members=[], **result)
-    if _http.REQUESTS_ERROR is not None and module.check_mode:
+    if _http_session.REQUESTS_ERROR is not None and module.check_mode:
         reason = "python3-requests is not installed on this host yet"
         module.exit_json(healthy=False, problems=[reason], members=[], **result)
     _http.require_requests(module)

@@ -185,7 +185,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     ETCD_ARGUMENTS,
     ETCD_REQUIRED_TOGETHER,
-    etcd_client,
+    EtcdClient,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_kv import (
     apply,
@@ -214,7 +214,7 @@ def run(module: AnsibleModule, keys: t.Any) -> dict[str, t.Any]:
     sensitive, diff = module.params["sensitive"], module._diff
     wanted = parse_wanted(keys, module.params["state"])
     prune = parse_prune(module.params["prune"], wanted)
-    with closing(etcd_client(module.params)) as client:
+    with closing(EtcdClient.of(module.params)) as client:
         outcome = apply(
             client,
             wanted,

@@ -124,14 +124,14 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     ETCD_ARGUMENTS,
     ETCD_REQUIRED_TOGETHER,
-    etcd_client,
+    EtcdClient,
 )
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_kv import query
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_kv_info import query
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import answer
 
 
 def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
-    with closing(etcd_client(params)) as client:
+    with closing(EtcdClient.of(params)) as client:
         return query(
             client,
             keys=params["keys"],

@@ -109,12 +109,8 @@ import typing as t
 from contextlib import closing
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
-    ETCD_ARGUMENTS,
-    ETCD_REQUIRED_TOGETHER,
-    etcd_client,
-    member_opener,
-)
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import ETCD_ARGUMENTS, ETCD_REQUIRED_TOGETHER
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import EtcdClusterClient, member_opener
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_maintenance import (
     ALARMS,
     Maintenance,
@@ -125,7 +121,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._http import answ
 
 def run(params: dict[str, t.Any], *, check: bool) -> dict[str, t.Any]:
     wanted = parse_wanted(params)
-    with closing(etcd_client(params)) as client:
+    with closing(EtcdClusterClient.of(params)) as client:
         done = Maintenance(client, member_opener(params), check=check).apply(wanted)
     return {
         "changed": done.changed,

@@ -132,14 +132,13 @@ import typing as t
 from contextlib import closing
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
-    ETCD_ARGUMENTS,
-    ETCD_REQUIRED_TOGETHER,
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import ETCD_ARGUMENTS, ETCD_REQUIRED_TOGETHER
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import (
+    EtcdClusterClient,
     Member,
-    etcd_client,
+    View,
     member_opener,
 )
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import View
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_member import (
     Members,
     describe,
@@ -170,7 +169,7 @@ def _listing(view: View) -> str:
 
 def run(params: dict[str, t.Any], *, check: bool, diff: bool) -> dict[str, t.Any]:
     wanted = parse_wanted(params)
-    with closing(etcd_client(params)) as client:
+    with closing(EtcdClusterClient.of(params)) as client:
         before, after, changed = Members(client, member_opener(params), check=check).apply(wanted)
     leader = leader_of(after)
     result: dict[str, t.Any] = {

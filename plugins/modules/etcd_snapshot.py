@@ -139,12 +139,8 @@ import typing as t
 from contextlib import closing
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
-    ETCD_ARGUMENTS,
-    ETCD_REQUIRED_TOGETHER,
-    etcd_client,
-    member_opener,
-)
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import ETCD_ARGUMENTS, ETCD_REQUIRED_TOGETHER
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import EtcdClusterClient, member_opener
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_snapshot import (
     Snapshot,
     choose,
@@ -163,7 +159,7 @@ def _shown(found: Snapshot, changed: bool) -> dict[str, t.Any]:
 
 def saved(params: dict[str, t.Any], check: bool) -> dict[str, t.Any]:
     open_member = member_opener(params)
-    with closing(etcd_client(params)) as client:
+    with closing(EtcdClusterClient.of(params)) as client:
         urls, status = choose(client, open_member)
     found = Snapshot(params["path"], 0, "")
     if not check:

@@ -92,11 +92,9 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     ETCD_ARGUMENTS,
     ETCD_REQUIRED_TOGETHER,
-    EtcdClient,
     EtcdUnavailable,
-    etcd_client,
-    watch_body,
 )
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_stream import EtcdStreamClient, watch_body
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import (
     ClusterError,
     HttpError,
@@ -139,7 +137,7 @@ class Condition:
         return self._pattern.search(value.decode("utf-8", "replace")) is not None
 
 
-def wait(client: EtcdClient, condition: Condition) -> tuple[bytes | None, int]:
+def wait(client: EtcdStreamClient, condition: Condition) -> tuple[bytes | None, int]:
     """The value for which the condition holds, and the store's revision then.
 
     :raises ClusterError: when the time has passed
@@ -180,7 +178,7 @@ def wait(client: EtcdClient, condition: Condition) -> tuple[bytes | None, int]:
 def run(params: dict[str, t.Any]) -> dict[str, t.Any]:
     condition = Condition(params)
     begun = time.monotonic()
-    with closing(etcd_client(params)) as client:
+    with closing(EtcdStreamClient.of(params)) as client:
         value, revision = wait(client, condition)
     try:
         text = None if value is None else value.decode("utf-8")

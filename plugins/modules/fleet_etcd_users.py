@@ -71,7 +71,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     ETCD_ARGUMENTS,
     ETCD_REQUIRED_TOGETHER,
-    etcd_client,
+    EtcdClient,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_auth import (
     Step,
@@ -96,7 +96,7 @@ def difference(steps: t.Sequence[Step]) -> dict[str, str]:
 def run(module: AnsibleModule) -> dict[str, t.Any]:
     machines = module.params["machines"]
     check_machines(machines)
-    with closing(etcd_client(module.params)) as client:
+    with closing(EtcdClient.of(module.params)) as client:
         steps, removed = leave_plan(read_left(client, machines, module.params["prefix"], read_names(client)))
         if not module.check_mode:
             carry_out(client, steps)

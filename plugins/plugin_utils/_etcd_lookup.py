@@ -16,12 +16,11 @@ from contextlib import closing
 
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.flotilla.cluster.plugins.module_utils import _http
+from ansible_collections.flotilla.cluster.plugins.module_utils import _http, _http_session
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     ETCD_ARGUMENTS,
     EtcdClient,
     KeyValue,
-    etcd_client,
 )
 
 
@@ -61,13 +60,13 @@ class EtcdLookup(LookupBase):
         """Return what C(find) finds; AnsibleLookupError with one sentence when that cannot be."""
         plugin: t.Any = self  # ansible-core's plugins have no annotations
         plugin.set_options(var_options=variables, direct=kwargs)
-        if _http.REQUESTS_ERROR is not None:
+        if _http_session.REQUESTS_ERROR is not None:
             raise AnsibleLookupError("python3-requests is not installed on the controller; install it")
         for term in terms:
             if not isinstance(term, str) or not term:
                 raise AnsibleLookupError(f"{term!r} is no key of etcd; give a text that is not empty")
         try:
-            with closing(etcd_client(client_parameters(plugin.get_option))) as client:
+            with closing(EtcdClient.of(client_parameters(plugin.get_option))) as client:
                 return self.find(client, [str(term) for term in terms], plugin.get_option)
         except _http.ClusterError as error:
             raise AnsibleLookupError(str(error)) from error

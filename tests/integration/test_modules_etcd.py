@@ -20,7 +20,8 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.flotilla.cluster.plugins.module_utils import _etcd, _etcd_kv
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import EtcdClient, etcd_client
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import EtcdClient
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import EtcdClusterClient
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import ClusterError
 from ansible_collections.flotilla.cluster.tests.unit.plugins.conftest import run_module as run_module
 from support.etcd import EtcdProcess, binary, etcd_or_skip, free_port
@@ -43,9 +44,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureCluster]
     yield from secure_cluster_or_skip(tmp_path_factory.mktemp("cluster"), 3)
 
 
-def plain_client(cluster: SecureCluster, **more: t.Any) -> EtcdClient:
+def plain_client(cluster: SecureCluster, **more: t.Any) -> EtcdClusterClient:
     defaults = {"username": None, "password": None, "request_timeout": 5.0, "timeout": 60.0}
-    return etcd_client({**cluster.access(), **defaults, **more})
+    return EtcdClusterClient.of({**cluster.access(), **defaults, **more})
 
 
 def test_keys_are_made_changed_deleted_and_left_alone(cluster: SecureCluster, run_module: Run) -> None:
@@ -104,7 +105,7 @@ def test_a_prefix_is_not_deleted_when_a_key_came_in_between(cluster: SecureClust
     assert client.txn([step.compare], [step.operation]).succeeded is False
     (step,) = _etcd_kv.plan(wanted, _etcd_kv.read(client, wanted, values=True))
     assert client.txn([step.compare], [step.operation]).succeeded is True
-    assert client.range(b"/race/", _etcd.prefix_end(b"/race/"), count_only=True).count == 0
+    assert client.range(b"/race/", _etcd.prefix_end(b"/race/"), count_only=True).total == 0
 
 
 def test_members_and_status(cluster: SecureCluster) -> None:
@@ -279,7 +280,7 @@ def test_three_members_find_each_other_by_a_token(service: DiscoveryService, run
             ]
             with (tmp_path / f"log{number}").open("wb") as log:
                 processes.append(subprocess.Popen(command, stdout=log, stderr=log))
-        found = EtcdClient([client], request_timeout=10, timeout=40)
+        found = EtcdClusterClient([client], request_timeout=10, timeout=40)
         until_answered(found)
         assert [member.name for member in found.member_list()] == ["core-01", "core-02", "core-03"]
         full = run_module("etcd_discovery", token=token)

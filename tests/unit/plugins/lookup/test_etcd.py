@@ -14,7 +14,7 @@ pytest.importorskip("requests")
 
 from ansible.errors import AnsibleLookupError
 from ansible_collections.flotilla.cluster.plugins.lookup import etcd, etcd_prefix
-from ansible_collections.flotilla.cluster.plugins.module_utils import _http
+from ansible_collections.flotilla.cluster.plugins.module_utils import _http_session
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import ETCD_ARGUMENTS
 from ansible_collections.flotilla.cluster.plugins.plugin_utils._etcd_lookup import client_parameters
 from ansible_collections.flotilla.cluster.tests.unit.plugins.scripted_http import ANY, Exchange
@@ -87,7 +87,7 @@ def test_what_cannot_be_is_one_sentence(plugin, monkeypatch):
         run(plugin, "http://127.0.0.1:1", "/a", timeout=1.0)
     with pytest.raises(AnsibleLookupError, match="username is ann and password is not set"):
         run(plugin, "http://127.0.0.1:1", "/a", username="ann")
-    monkeypatch.setattr(_http, "REQUESTS_ERROR", "no such module")
+    monkeypatch.setattr(_http_session, "REQUESTS_ERROR", "no such module")
     with pytest.raises(AnsibleLookupError, match="requests is not installed"):
         run(plugin, "http://127.0.0.1:1", "/a")
 

@@ -22,6 +22,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
     Fields,
     prefix_end,
 )
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import EtcdClusterClient
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import HttpError, OptionError, Reply
 from ansible_collections.flotilla.cluster.tests.unit.plugins.scripted_http import ANY, Exchange
 
@@ -57,7 +58,7 @@ def test_members_of_the_cluster(serve):
             {},
         )
     )
-    learner, voter = EtcdClient([server.url]).member_list()
+    learner, voter = EtcdClusterClient([server.url]).member_list()
     assert (voter.id, voter.name, voter.client_urls, voter.started) == (18249187646912138824, "core-02", ("c",), True)
     assert (learner.is_learner, learner.started, learner.peer_urls) == (True, False, ("https://c:2380",))
 
@@ -65,14 +66,14 @@ def test_members_of_the_cluster(serve):
 def test_status_of_one_member(serve):
     answer = {"header": {"member_id": "5", "revision": "41"}, "version": "3.5.16", "dbSize": "20480", "raftTerm": "3"}
     one, other = serve(), serve(post("/maintenance/status", answer, {}))
-    status = EtcdClient([one.url, other.url]).status(other.url)
+    status = EtcdClusterClient([one.url, other.url]).status(other.url)
     assert (status.endpoint, status.member_id, status.version) == (other.url, 5, "3.5.16")
     assert (status.db_size, status.revision, status.raft_term, status.leader) == (20480, 41, 3, 0)
 
 
 def test_an_endpoint_that_is_not_one_of_the_clients_is_refused():
     with pytest.raises(OptionError, match="is not one of the endpoints"):
-        EtcdClient(["http://127.0.0.1:1"]).status("http://127.0.0.1:2")
+        EtcdClusterClient(["http://127.0.0.1:1"]).status("http://127.0.0.1:2")
 
 
 def test_put_and_delete(serve):

@@ -13,8 +13,7 @@ import pytest
 pytest.importorskip("requests")
 
 from ansible_collections.flotilla.cluster.plugins.module_utils import _etcd_check as check
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import Member, Status
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import View
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import Member, Status, View
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import OptionError
 
 NOW = datetime.datetime(2026, 11, 23, 12, tzinfo=datetime.timezone.utc)

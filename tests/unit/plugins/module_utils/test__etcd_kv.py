@@ -62,10 +62,6 @@ class MemoryEtcd(EtcdClient):
         self.leases: dict[int, int] = {}
         self.bound: dict[bytes, int] = {}
 
-    def stream(self, path: str, body: dict[str, t.Any], **_options: t.Any) -> t.Iterator[Fields]:
-        assert path == "/lease/keepalive"
-        yield Fields(Reply("POST memory", 200, "", b""), {"TTL": str(self.leases.get(int(body["ID"]), 0))})
-
     def lease_answer(self, path: str, body: dict[str, t.Any]) -> dict[str, t.Any]:
         lease = int(body["ID"])
         if path == "/lease/grant":
@@ -74,6 +70,8 @@ class MemoryEtcd(EtcdClient):
         if path == "/lease/revoke":
             del self.leases[lease]
             return {}
+        if path == "/lease/keepalive":
+            return {"result": {"TTL": str(self.leases.get(lease, 0))}}
         assert path == "/lease/timetolive"
         return {"grantedTTL": str(self.leases.get(lease, 0))}
 
@@ -210,7 +208,7 @@ def test_a_prefix_of_many_pages_is_read_whole():
     etcd = MemoryEtcd({b"p/%04d" % number: b"x" for number in range(2500)}, [])
     assert len(etcd.read_prefix(b"p/").kvs) == 2500
     assert [len(etcd.read_prefix(b"p/", limit=limit).kvs) for limit in (1, 1000, 1500, 9999)] == [1, 1000, 1500, 2500]
-    assert etcd.read_prefix(b"p/", limit=1500).count == 2500
+    assert etcd.read_prefix(b"p/", limit=1500).total == 2500
 
 
 SYNCED = st.dictionaries(st.sampled_from(NAMES), VALUES)

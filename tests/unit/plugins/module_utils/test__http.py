@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("requests")
 
 import requests
-from ansible_collections.flotilla.cluster.plugins.module_utils import _http, _http_session
+from ansible_collections.flotilla.cluster.plugins.module_utils import _http, _http_install, _http_session, _http_unix
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import (
     Deadline,
     HttpClient,
@@ -26,6 +26,7 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._http import (
     base_url,
     printable,
 )
+from ansible_collections.flotilla.cluster.plugins.module_utils._http_stream import StreamClient
 from ansible_collections.flotilla.cluster.tests.unit.plugins.scripted_http import Exchange
 
 
@@ -228,7 +229,7 @@ def test_lines_come_one_by_one_and_blank_ones_do_not_wake(serve):
     first, second = threading.Event(), threading.Event()
     first.set()
     server = serve(Exchange("GET", "/e", stream=[(first, b"\n"), (second, b'{"a":1}\n')]))
-    stream = HttpClient(server.url).lines("/e")
+    stream = StreamClient(server.url).lines("/e")
     assert stream is not None
     assert stream.wait(0.1) is False
     second.set()
@@ -242,9 +243,9 @@ def test_lines_come_one_by_one_and_blank_ones_do_not_wake(serve):
 
 def test_no_stream_where_there_is_none(serve):
     server = serve(Exchange("GET", "/e", status=404), Exchange("GET", "/e", hang_up=True))
-    assert HttpClient(server.url).lines("/e") is None
-    assert HttpClient(server.url).lines("/e") is None
-    assert HttpClient("http://127.0.0.1:1").lines("/e") is None
+    assert StreamClient(server.url).lines("/e") is None
+    assert StreamClient(server.url).lines("/e") is None
+    assert StreamClient("http://127.0.0.1:1").lines("/e") is None
 
 
 @pytest.mark.parametrize(
@@ -271,8 +272,8 @@ def test_surrogate_pairs_are_text():
 
 def test_the_module_works_without_requests_until_it_is_needed():
     # what stands in for requests' classes must not be called
-    assert _http.REQUESTS_ERROR is None
-    assert issubclass(_http_session.UnixAdapter, requests.adapters.HTTPAdapter)
+    assert _http_session.REQUESTS_ERROR is None
+    assert issubclass(_http_unix.UnixAdapter, requests.adapters.HTTPAdapter)
 
 
 class Host:
@@ -302,15 +303,14 @@ class Host:
 @pytest.fixture
 def without_requests(monkeypatch):
     """The state of a host's own Python before the package is installed; loading again finds it if that went well."""
-    monkeypatch.setattr(_http, "REQUESTS_ERROR", "Traceback: no requests")
     monkeypatch.setattr(_http_session, "REQUESTS_ERROR", "Traceback: no requests")
     monkeypatch.setattr(_http_session, "FROM_DISTRIBUTION", True)
-    monkeypatch.setattr(_http.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(_http_install.os, "geteuid", lambda: 0)
 
     def load(host):
         found = None if not host.statuses else "Traceback: no requests"
         monkeypatch.setattr(
-            _http.importlib, "reload", lambda module: monkeypatch.setattr(module, "REQUESTS_ERROR", found)
+            _http_install.importlib, "reload", lambda module: monkeypatch.setattr(module, "REQUESTS_ERROR", found)
         )
         return host
 
@@ -346,7 +346,7 @@ def test_where_nothing_may_be_installed_the_package_is_named(without_requests, m
     if reason == "check mode":
         host.check_mode = True
     elif reason == "no root":
-        monkeypatch.setattr(_http.os, "geteuid", lambda: 1000)
+        monkeypatch.setattr(_http_install.os, "geteuid", lambda: 1000)
     elif reason == "no apt":
         monkeypatch.setattr(host, "get_bin_path", lambda _name: None)
     else:
@@ -358,6 +358,6 @@ def test_where_nothing_may_be_installed_the_package_is_named(without_requests, m
 
 def test_loading_again_keeps_the_library_usable(monkeypatch):
     monkeypatch.setattr(_http_session, "REQUESTS_ERROR", "Traceback: no requests")
-    _http.importlib.reload(_http_session)
+    _http_install.importlib.reload(_http_session)
     assert _http_session.REQUESTS_ERROR is None
     assert issubclass(_http_session.errors().timeout, OSError)

@@ -19,7 +19,7 @@ pytest.importorskip("requests")
 pytest.importorskip("hypothesis")
 
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.flotilla.cluster.plugins.module_utils import _fleet, _http
+from ansible_collections.flotilla.cluster.plugins.module_utils import _fleet, _http, _http_stream
 from ansible_collections.flotilla.cluster.tests.unit.plugins.conftest import MODULES
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -121,7 +121,7 @@ def run(module: str, arguments: dict[str, t.Any], replies: list[tuple[int, bytes
     printed = io.StringIO()
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(_http.HttpClient, "request", request))
-        stack.enter_context(mock.patch.object(_http.HttpClient, "lines", return_value=None))
+        stack.enter_context(mock.patch.object(_http_stream.StreamClient, "lines", return_value=None))
         stack.enter_context(mock.patch.object(_fleet, "UNAVAILABLE_SECONDS", 0.0))
         stack.enter_context(mock.patch.object(_fleet, "_MOST_PAGES", 20))
         stack.enter_context(mock.patch("time.sleep"))

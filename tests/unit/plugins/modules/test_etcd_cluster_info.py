@@ -5,9 +5,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.flotilla.cluster.plugins.module_utils import _http
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import Member, Status
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import View, problems_of
+from ansible_collections.flotilla.cluster.plugins.module_utils import _http_session
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import Member, Status, View, problems_of
 from ansible_collections.flotilla.cluster.tests.unit.plugins.scripted_http import ANY, Exchange
 
 NAMES = ["core-01", "core-02", "core-03"]
@@ -155,7 +154,7 @@ def test_what_the_host_has(run_module, tmp_path, made):
 
 
 def test_a_host_without_requests(run_module, monkeypatch):
-    monkeypatch.setattr(_http, "REQUESTS_ERROR", "no such module")
+    monkeypatch.setattr(_http_session, "REQUESTS_ERROR", "no such module")
     assert "requests" in run_module("etcd_cluster_info")["msg"]
     result = run_module("etcd_cluster_info", _ansible_check_mode=True)
     assert (result["healthy"], "failed" in result) == (False, False)

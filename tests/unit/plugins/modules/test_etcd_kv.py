@@ -483,9 +483,9 @@ def test_no_keys_are_nothing_to_do(run_module):
 
 
 def test_without_requests_the_package_is_named(run_module, monkeypatch):
-    from ansible_collections.flotilla.cluster.plugins.module_utils import _http
+    from ansible_collections.flotilla.cluster.plugins.module_utils import _http_session
 
-    monkeypatch.setattr(_http, "REQUESTS_ERROR", "Traceback: no requests")
+    monkeypatch.setattr(_http_session, "REQUESTS_ERROR", "Traceback: no requests")
     result = run_module("etcd_kv", keys={"/a": "1"})
     assert "(requests)" in result["msg"]
     assert "python3-requests" in result["msg"]

@@ -10,8 +10,7 @@ import pytest
 
 pytest.importorskip("requests")
 
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import Member, Status
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import View
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import Member, Status, View
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_member import (
     Wanted,
     next_leader,

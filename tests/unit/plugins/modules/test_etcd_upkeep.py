@@ -15,8 +15,7 @@ import pytest
 
 pytest.importorskip("requests")
 
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import Member, Status
-from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import View
+from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_cluster import Member, Status, View
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_maintenance import Wanted, due, in_order
 from ansible_collections.flotilla.cluster.tests.unit.plugins.scripted_http import ANY, Exchange
 
