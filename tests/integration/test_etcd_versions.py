@@ -446,6 +446,10 @@ def test_a_cluster_tells_what_it_will_run_out_of(
     # certificates of these tests end after two days
     kind = {"certificate_days": 1, "authority_days": 1, "disk": 1.0}
     assert run_module("etcd_kv", keys={f"/f/{n}": "x" * 50_000 for n in range(20)}, **here)["changed"] is True
+    # a member tells the size of its file, to which it writes at intervals
+    give_up = time.monotonic() + 10
+    while min(sizes := [m["db_size"] for m in run_module("etcd_cluster_info", **here)["members"]]) < 1_000_000:
+        assert time.monotonic() < give_up, sizes
     seen = run_module("etcd_cluster_info", limits=kind, hash=True, **local, **here)
     assert seen["findings"] == ["the certificate /none cannot be read: No such file or directory"], seen
     assert seen["leader"] in ("m1", "m2", "m3")
@@ -458,11 +462,13 @@ def test_a_cluster_tells_what_it_will_run_out_of(
     strict = {"certificate_days": 3, "authority_days": 3, "quota": 0.05, "disk": 0.0001}
     found = run_module("etcd_cluster_info", limits=strict, **local, **here)["findings"]
     for member in full.members:
-        assert sum(one.startswith(f"{member.name}: its database has ") for one in found) == 1
-        assert sum(one.startswith(f"{member.name}: the certificate of {member.url} ends on") for one in found) == 1
-    assert sum(one.startswith(f"the certificate {pki}/peer.crt ends on ") for one in found) == 1
-    assert sum(one.startswith(f"the authority {pki}/authority.crt ends on ") for one in found) == 1
-    assert sum(one.startswith(f"the disk of {tmp_path} is ") for one in found) == 1
+        assert sum(one.startswith(f"{member.name}: its database has ") for one in found) == 1, found
+        assert sum(one.startswith(f"{member.name}: the certificate of {member.url} ends on") for one in found) == 1, (
+            found
+        )
+    assert sum(one.startswith(f"the certificate {pki}/peer.crt ends on ") for one in found) == 1, found
+    assert sum(one.startswith(f"the authority {pki}/authority.crt ends on ") for one in found) == 1, found
+    assert sum(one.startswith(f"the disk of {tmp_path} is ") for one in found) == 1, found
     only_host = run_module("etcd_cluster_info", cluster=False, limits=strict, **local, **here)
     assert (only_host["members"], len(only_host["findings"])) == ([], 4)
 
