@@ -189,9 +189,8 @@ from ansible_collections.flotilla.cluster.plugins.module_utils._etcd import (
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._etcd_kv import (
     apply,
-    parse_prune,
-    parse_wanted,
     results,
+    wanted_of,
 )
 from ansible_collections.flotilla.cluster.plugins.module_utils._http import answer
 
@@ -212,8 +211,7 @@ def guard_values(module: AnsibleModule) -> t.Any:
 
 def run(module: AnsibleModule, keys: t.Any) -> dict[str, t.Any]:
     sensitive, diff = module.params["sensitive"], module._diff
-    wanted = parse_wanted(keys, module.params["state"])
-    prune = parse_prune(module.params["prune"], wanted)
+    wanted, prune = wanted_of(keys, module.params["state"], module.params["prune"])
     with closing(EtcdClient.of(module.params)) as client:
         outcome = apply(
             client,
