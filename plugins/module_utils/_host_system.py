@@ -574,14 +574,18 @@ def start_units(name: str, plan: Plan, before: UnitState, timeout: float, block:
     Without `block` it does not wait until the unit itself has started.
     """
     flags = [] if block else ["--no-block"]
-    if before.active == "failed":
+    # systemd is about to try a unit again that failed. A start would join a try that has begun meanwhile, with the
+    # files of before, and end as that does.
+    retried = plan.action == "start" and before.active == "activating"
+    anew = plan.action == "restart" or retried
+    if before.active == "failed" or retried:
         # Otherwise a unit that used up its start limit would be refused.
         run(["systemctl", "reset-failed", "--", name])
     sockets = [*plan.start_sockets, *plan.restart_sockets]
-    if plan.action == "restart" and not sockets:
-        _systemctl("restart", [name], f"Restarting {name}", timeout, flags)
+    if anew and not sockets:
+        _systemctl("restart", [name], f"{'Starting' if retried else 'Restarting'} {name}", timeout, flags)
         return
-    stop = [*([name] if plan.action == "restart" else []), *plan.restart_sockets]
+    stop = [*([name] if anew else []), *plan.restart_sockets]
     if stop:
         _systemctl("stop", stop, f"Stopping {', '.join(stop)}", timeout)
     if sockets:

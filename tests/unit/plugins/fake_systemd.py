@@ -81,6 +81,9 @@ class FakeSystemd:
             if verb == "stop":
                 self.stop(name)
             elif verb in ("start", "restart"):
+                if verb == "start" and self.unit(name).active == "activating":
+                    # what began before is waited for, and it cannot succeed
+                    return system.CommandResult(1, "", f"Job for {name} failed because of what it was started with.")
                 if self.fails_to_start or self._file(name) is None:
                     return system.CommandResult(5, "", f"Failed to {verb} {name}: Unit {name} not found.")
                 if verb == "restart" or self.unit(name).active != "active":
@@ -106,6 +109,9 @@ class FakeSystemd:
             "NeedDaemonReload": "yes" if unit.loaded is not None and unit.loaded != text else "no",
             "Result": "exit-code" if unit.active == "failed" else "success",
         }
+        if unit.sub == "auto-restart":
+            # the time between two tries ends as soon as somebody has looked
+            unit.sub = "start"
         return "\n".join(f"{key}={value}" for key, value in values.items())
 
     # what happens on the host

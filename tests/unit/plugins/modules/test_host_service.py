@@ -367,6 +367,19 @@ def test_a_restart_that_failed_is_tried_again(world: World) -> None:
     world.assert_runs_what_is_on_disk(2)
 
 
+@pytest.mark.parametrize("with_socket", [False, True])
+def test_a_unit_that_systemd_tries_again_is_started_with_the_new_files(world: World, with_socket: bool) -> None:
+    world.run(1)
+    world.unit.active, world.unit.sub = "activating", "auto-restart"
+    more: dict[str, t.Any] = {}
+    if with_socket:
+        more = {"sockets": ["web.socket"], "files": [*world.describe(2)["files"], world.file("units/web.socket", "")]}
+    result = world.run(2, **more)
+    assert result["started"], result
+    assert not result["restarted"]
+    world.assert_runs_what_is_on_disk(2)
+
+
 def test_a_stamp_that_cannot_be_read_is_no_stamp(world: World) -> None:
     world.run()
     (world.stamps / f"{UNIT}.json").write_text("{")
